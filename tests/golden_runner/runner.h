@@ -32,9 +32,9 @@ class Report {
 
   bool failed() const { return !failures_.empty(); }
   bool skipped() const { return !skip_.empty(); }
-  double worst() const { return worst_; }                     ///< as a share of the bound
+  double worst() const { return worst_; }  ///< as a share of the bound
   const std::string& worst_what() const { return worst_what_; }
-  double worst_absolute() const { return worst_absolute_; }   ///< largest |a - e|
+  double worst_absolute() const { return worst_absolute_; }                ///< largest |a - e|
   double worst_relative_to_max() const { return worst_relative_to_max_; }  ///< largest |a - e| / max |e| of a tensor
   int comparisons() const { return comparisons_; }
   const std::vector<std::string>& failures() const { return failures_; }

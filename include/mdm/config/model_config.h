@@ -29,30 +29,30 @@ struct MicroCondition {
 /// resolution) first.
 struct UNetConfig {
   std::vector<int64_t> num_resnets_per_resolution = {2};  ///< one number is repeated for all resolutions
-  std::optional<int64_t> temporal_dim;        ///< width of the time embedding, a multiple of 8; unset: 4 x channels[0]
-  std::vector<int64_t> attention_levels = {2, 3};         ///< resolutions (0 = highest) that attend
-  std::vector<int64_t> num_attention_layers = {1};        ///< after each resnet; one number is repeated
+  std::optional<int64_t> temporal_dim;  ///< width of the time embedding, a multiple of 8; unset: 4 x channels[0]
+  std::vector<int64_t> attention_levels = {2, 3};                     ///< resolutions (0 = highest) that attend
+  std::vector<int64_t> num_attention_layers = {1};                    ///< after each resnet; one number is repeated
   std::optional<std::vector<int64_t>> num_temporal_attention_layers;  ///< temporal mode only
-  int64_t conditioning_feature_dim = -1;      ///< width of the text's features; -1: no text, or set from the text model
-  int64_t conditioning_feature_proj_dim = -1; ///< > 0: the text is projected to this width first
-  int64_t num_lm_head_layers = 0;             ///< trained self-attention layers on top of the text's features
-  bool masked_cross_attention = true;         ///< hide padding from cross-attention
+  int64_t conditioning_feature_dim = -1;  ///< width of the text's features; -1: no text, or set from the text model
+  int64_t conditioning_feature_proj_dim = -1;  ///< > 0: the text is projected to this width first
+  int64_t num_lm_head_layers = 0;              ///< trained self-attention layers on top of the text's features
+  bool masked_cross_attention = true;          ///< hide padding from cross-attention
   std::vector<int64_t> resolution_channels = {128, 256, 256, 512, 1024};
-  bool skip_mid_blocks = false;               ///< default true in all but the innermost level
-  bool skip_cond_emb = false;                 ///< default true in all but the innermost level
-  bool nesting = false;                       ///< this level stands inside another; derived, kept for files
-  std::string micro_conditioning;             ///< `label:default,label:default`; empty: none
+  bool skip_mid_blocks = false;    ///< default true in all but the innermost level
+  bool skip_cond_emb = false;      ///< default true in all but the innermost level
+  bool nesting = false;            ///< this level stands inside another; derived, kept for files
+  std::string micro_conditioning;  ///< `label:default,label:default`; empty: none
   bool temporal_mode = false;
   bool temporal_spatial_ds = false;
   bool temporal_positional_encoding = false;
   ResNetConfig resnet_config;
 
   // The rest counts in levels that hold another one.
-  bool skip_inner_unet_input = false;   ///< the inner level gets only the image, no features
-  bool skip_normalization = false;      ///< don't divide the level's noisy input by its standard deviation
+  bool skip_inner_unet_input = false;            ///< the inner level gets only the image, no features
+  bool skip_normalization = false;               ///< don't divide the level's noisy input by its standard deviation
   std::string initialize_inner_with_pretrained;  ///< checkpoint of the inner level; empty: none
-  bool freeze_inner_unet = false;       ///< the inner levels are not trained
-  bool interp_conditioning = false;     ///< two layers that are never used (they exist in checkpoints)
+  bool freeze_inner_unet = false;                ///< the inner levels are not trained
+  bool interp_conditioning = false;              ///< two layers that are never used (they exist in checkpoints)
 };
 
 /// The whole network.
@@ -73,9 +73,9 @@ std::vector<MicroCondition> parse_micro_conditioning(const std::string& text);
 /// that can't be built: widths that don't divide, options that don't work together, levels that don't fit.
 /// `text_dim`: width of the text's features, or -1 for a model without text.
 struct ResolvedUNetConfig {
-  UNetConfig config;                 ///< lists have one entry per resolution; temporal_dim is set
-  int64_t text_dim = -1;             ///< width of the text as this level gets it; <= 0: none
-  int64_t conditioning_dim = -1;     ///< width after lm_proj: what cross-attention and cond_emb see
+  UNetConfig config;              ///< lists have one entry per resolution; temporal_dim is set
+  int64_t text_dim = -1;          ///< width of the text as this level gets it; <= 0: none
+  int64_t conditioning_dim = -1;  ///< width after lm_proj: what cross-attention and cond_emb see
   std::vector<MicroCondition> micros;
 };
 std::vector<ResolvedUNetConfig> resolve(const ModelConfig& model, int64_t text_dim);

@@ -11,14 +11,14 @@ namespace mdm {
 
 /// What random numbers are used for; part of their address, so that uses never share numbers.
 enum class RandomStream : uint32_t {
-  kNoise = 1,           ///< x_T and the noise of training
-  kStep = 2,            ///< noise that a sampler adds in a step
-  kTime = 3,            ///< diffusion times of training
+  kNoise = 1,  ///< x_T and the noise of training
+  kStep = 2,   ///< noise that a sampler adds in a step
+  kTime = 3,   ///< diffusion times of training
   kCaptionDropout = 4,
   kLayerDropout = 5,
   kCrop = 6,
   kShuffle = 7,
-  kInit = 8,            ///< fresh weights
+  kInit = 8,  ///< fresh weights
 };
 
 /// The address of a sequence of random numbers.
@@ -28,7 +28,7 @@ struct RandomAddress {
   uint64_t step = 0;     ///< training step, or sampling step
   uint64_t sample = 0;   ///< global index of the sample; 0 where the seed is the image's own
   RandomStream stream = RandomStream::kNoise;
-  uint32_t layer = 0;    ///< layer, or level of a nested model (0 = highest resolution)
+  uint32_t layer = 0;  ///< layer, or level of a nested model (0 = highest resolution)
 };
 
 /// Philox 4x32-10: ten rounds over the counter with the key.
@@ -40,12 +40,16 @@ std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<u
 /// high}, that key).
 void random_bits(const RandomAddress& address, uint64_t first, uint32_t* out, size_t count);
 
-/// Uniform in (0, 1): (bits / 2^8 + 0.5) * 2^-24, exact in float.
+/// Uniform in (0, 1): (bits / 2^9 + 0.5) * 2^-23 with integer division, so 2^23 values from 2^-24 to
+/// 1 - 2^-24, all exact in float (with one bit more the largest would round to 1).
 void random_uniform(const RandomAddress& address, uint64_t first, float* out, size_t count);
 
-/// Standard normal by the Box-Muller transform (numbers 2k and 2k+1 come from bits 2k and 2k+1) with
-/// polynomials of our own for logarithm, sine and cosine: only IEEE additions, multiplications and
-/// square roots in a fixed order, so that vector units and GPUs agree to the bit.
+/// Standard normal by the Box-Muller transform with polynomials of our own for logarithm, sine and
+/// cosine: only IEEE additions, multiplications and square roots in a fixed order, so that vector units
+/// and GPUs agree to the bit. Numbers 2k and 2k+1 are r cos(t) and r sin(t) with r = sqrt(-2 ln u),
+/// u = (bits[2k] / 2 + 0.5) * 2^-31 rounded to float, t = 2 pi bits[2k+1] / 2^32; so |x| <= 6.66.
+/// Largest errors against long double: ln 8.1e-8 relative (every float u), sine and cosine 1.1e-7
+/// absolute and 1.8e-7 relative, numbers 7.0e-7 absolute. About 2 ns a number on one AVX-512 core.
 void random_normal(const RandomAddress& address, uint64_t first, float* out, size_t count);
 
 /// Uniform integer in [0, bound), bound >= 1, number `index` of the sequence (Lemire's multiplication

@@ -1,0 +1,31 @@
+// What a user can set about reading images and captions.
+// Field names and defaults are those of the reference (ml_mdm/reader.py: ReaderConfig).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace mdm {
+
+struct ReaderConfig {
+  int64_t smaller_side_size = -1;  ///< the image's smaller side is resized to this, in pixels; -1: image_size
+  int64_t max_caption_length =
+      -1;  ///< longest caption; -1: no limit (reader.py: characters when sampling, bytes in training)
+  int64_t max_token_length = -1;          ///< most tokens of a caption, the end token included; -1: no limit
+  int64_t image_size = -1;                ///< side of the square crop, in pixels; -1: images are not resized
+  bool random_crop = false;               ///< crop anywhere instead of at the centre
+  int64_t num_kept_files = -1;            ///< most tar files held open; -1: no limit
+  int64_t num_readers = 16;               ///< threads that read and decode
+  int64_t shuffle_buffer_size = 9600;     ///< samples among which the next is drawn
+  int64_t reader_buffer_size = 9600;      ///< batches read ahead
+  std::string endpoint_url;               ///< S3 endpoint; empty: from the environment. Must not hold a password
+  std::string bucket = "mlx";             ///< S3 bucket
+  bool prepad_caption_with_space = true;  ///< a space is put in front of each caption before tokenization
+  bool use_tokenizer_scores = true;       ///< tokenize by the vocabulary's scores; false: fewest tokens
+  bool prepad_bos = false;                ///< a begin token is put first
+  bool append_eos = true;                 ///< an end token is put last
+  std::string padding_token = "<pad>";    ///< the vocabulary's entry that fills short captions
+  bool pad_to_max_length = false;         ///< captions are padded to max_token_length instead of the batch's longest
+};
+
+}  // namespace mdm

@@ -1,0 +1,111 @@
+// Leaf layers: the modules that hold parameters. They are our own and not torch::nn's because those
+// draw from the global generator when they are made, initialise hundreds of millions of numbers that a
+// checkpoint then overwrites, and have no place for packed weights.
+//
+// A layer's parameters are uninitialised until init() or until a checkpoint is loaded.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <memory>
+#include <vector>
+
+namespace mdm {
+
+/// How a fresh layer's numbers are drawn.
+enum class LayerInit {
+  kDefault,      ///< PyTorch's: weight, then bias, uniform within 1/sqrt(fan-in)
+  kZero,         ///< the same draws, then set to 0 (the reference's zero_module)
+  kSmallNormal,  ///< the same draws, then N(0, 0.6 / sqrt(fan-in)), bias 0: where kZero would make a model whose
+                 ///< output is 0, which is no use to a benchmark
+};
+
+/// y = x W^T + b over the last dimension.
+class Linear : public torch::nn::Module {
+ public:
+  Linear(int64_t in_features, int64_t out_features, bool with_bias = true);
+  at::Tensor forward(const at::Tensor& x) const;  ///< (..., in) -> (..., out)
+  void init(at::Generator generator, LayerInit how = LayerInit::kDefault);
+
+  at::Tensor weight;  ///< (out, in)
+  at::Tensor bias;    ///< (out), undefined without bias
+};
+
+/// 2-d convolution with square kernels and zero padding.
+class Conv2d : public torch::nn::Module {
+ public:
+  Conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride = 1, int64_t padding = 0);
+  at::Tensor forward(const at::Tensor& x) const;  ///< (B, in, H, W) -> (B, out, H', W')
+  void init(at::Generator generator, LayerInit how = LayerInit::kDefault);
+
+  /// Replaces the weight by the layout that oneDNN wants for inputs of this size; inference on the CPU
+  /// only. The plain weight is dropped. Inputs of other sizes stay correct, only slower.
+  void pack(at::IntArrayRef input_size);
+  bool packed() const { return packed_.defined(); }
+
+  at::Tensor weight;  ///< (out, in, kernel, kernel)
+  at::Tensor bias;    ///< (out)
+
+ private:
+  std::vector<int64_t> stride_, padding_;
+  at::Tensor packed_;
+};
+
+/// 1-d convolution over the last dimension (frames in temporal mode).
+class Conv1d : public torch::nn::Module {
+ public:
+  Conv1d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride, int64_t padding);
+  at::Tensor forward(const at::Tensor& x) const;  ///< (B, in, T) -> (B, out, T')
+  void init(at::Generator generator, LayerInit how = LayerInit::kDefault);
+
+  at::Tensor weight;  ///< (out, in, kernel)
+  at::Tensor bias;    ///< (out)
+
+ private:
+  int64_t stride_, padding_;
+};
+
+/// Parameters of a group normalisation over (B, C, H, W), eps 1e-5; see ops/normalization.h for the op.
+class GroupNorm : public torch::nn::Module {
+ public:
+  GroupNorm(int64_t groups, int64_t channels);
+  at::Tensor forward(const at::Tensor& x) const;  ///< same shape
+  /// silu(norm(x) * (1 + scale) + shift); scale and shift (B, C) or undefined.
+  at::Tensor forward_silu(const at::Tensor& x, const at::Tensor& scale = {}, const at::Tensor& shift = {}) const;
+  void init();  ///< weight 1, bias 0
+
+  at::Tensor weight;  ///< (C)
+  at::Tensor bias;    ///< (C)
+
+ private:
+  int64_t groups_;
+};
+
+/// Layer normalisation over the last dimension, eps 1e-5.
+class LayerNorm : public torch::nn::Module {
+ public:
+  explicit LayerNorm(int64_t features);
+  at::Tensor forward(const at::Tensor& x) const;  ///< same shape
+  void init();                                    ///< weight 1, bias 0
+
+  at::Tensor weight;  ///< (features)
+  at::Tensor bias;    ///< (features)
+};
+
+/// Holds modules under the names "0", "1", ... as Python's ModuleList and Sequential do.
+class ModuleList : public torch::nn::Module {
+ public:
+  template <typename T>
+  std::shared_ptr<T> add(std::shared_ptr<T> module) {
+    return register_module(std::to_string(next_++), std::move(module));
+  }
+  /// A place without parameters (an activation in a Sequential).
+  void skip() { ++next_; }
+
+ private:
+  int64_t next_ = 0;
+};
+
+}  // namespace mdm

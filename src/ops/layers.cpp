@@ -1,0 +1,134 @@
+#include "mdm/ops/layers.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/conv1d.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linear.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+
+#include "mdm/ops/normalization.h"
+
+namespace mdm {
+namespace {
+
+constexpr double kLayerNormEpsilon = 1e-5;
+
+// PyTorch's default initialisation of Linear and Conv (kaiming_uniform with a = sqrt(5), then the bias):
+// both uniform within 1/sqrt(fan_in), written as PyTorch computes it so that the bits agree.
+void init_default(at::Tensor& weight, at::Tensor& bias, const at::Generator& generator, LayerInit how) {
+  const c10::NoGradGuard no_grad;
+  const double fan_in = static_cast<double>(weight.numel() / weight.size(0));
+  const double gain = std::sqrt(2.0 / (1.0 + 5.0));
+  const double weight_bound = std::sqrt(3.0) * (gain / std::sqrt(fan_in));
+  weight.uniform_(-weight_bound, weight_bound, generator);
+  if (bias.defined()) {
+    const double bias_bound = 1.0 / std::sqrt(fan_in);
+    bias.uniform_(-bias_bound, bias_bound, generator);
+  }
+  if (how == LayerInit::kDefault) return;
+  if (how == LayerInit::kZero) {
+    weight.zero_();
+  } else {
+    weight.normal_(0.0, 0.6 / std::sqrt(fan_in), generator);
+  }
+  if (bias.defined()) bias.zero_();
+}
+
+void init_norm(at::Tensor& weight, at::Tensor& bias) {
+  const c10::NoGradGuard no_grad;
+  weight.fill_(1);
+  bias.zero_();
+}
+
+// oneDNN's ops that take a weight in their own layout; they have no header.
+at::Tensor packed_convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                              at::IntArrayRef padding, at::IntArrayRef stride) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_convolution_pointwise", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, at::IntArrayRef,
+                            at::IntArrayRef, at::IntArrayRef, int64_t, c10::string_view,
+                            c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>)>();
+  return op.call(x, weight, bias, padding, stride, {1, 1}, 1, "none", c10::List<std::optional<at::Scalar>>(),
+                 std::nullopt);
+}
+
+at::Tensor pack_convolution_weight(const at::Tensor& weight, at::IntArrayRef padding, at::IntArrayRef stride,
+                                   at::IntArrayRef input_size) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_reorder_convolution_weight", "")
+                             .typed<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+                                               int64_t, at::OptionalIntArrayRef)>();
+  return op.call(weight, padding, stride, {1, 1}, 1, input_size);
+}
+
+}  // namespace
+
+Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias)
+    : weight(register_parameter("weight", at::empty({out_features, in_features}))) {
+  if (with_bias) bias = register_parameter("bias", at::empty({out_features}));
+}
+
+at::Tensor Linear::forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+
+void Linear::init(at::Generator generator, LayerInit how) { init_default(weight, bias, generator, how); }
+
+Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride, int64_t padding)
+    : weight(register_parameter("weight", at::empty({out_channels, in_channels, kernel, kernel}))),
+      bias(register_parameter("bias", at::empty({out_channels}))),
+      stride_{stride, stride},
+      padding_{padding, padding} {}
+
+at::Tensor Conv2d::forward(const at::Tensor& x) const {
+  if (packed_.defined()) return packed_convolution(x, packed_, bias, padding_, stride_);
+  return at::conv2d(x, weight, bias, stride_, padding_);
+}
+
+void Conv2d::init(at::Generator generator, LayerInit how) { init_default(weight, bias, generator, how); }
+
+void Conv2d::pack(at::IntArrayRef input_size) {
+  const c10::NoGradGuard no_grad;
+  packed_ = pack_convolution_weight(weight.detach(), padding_, stride_, input_size);
+  weight.set_data(at::empty({0}, weight.options()));
+}
+
+Conv1d::Conv1d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride, int64_t padding)
+    : weight(register_parameter("weight", at::empty({out_channels, in_channels, kernel}))),
+      bias(register_parameter("bias", at::empty({out_channels}))),
+      stride_(stride),
+      padding_(padding) {}
+
+at::Tensor Conv1d::forward(const at::Tensor& x) const { return at::conv1d(x, weight, bias, stride_, padding_); }
+
+void Conv1d::init(at::Generator generator, LayerInit how) { init_default(weight, bias, generator, how); }
+
+GroupNorm::GroupNorm(int64_t groups, int64_t channels)
+    : weight(register_parameter("weight", at::empty({channels}))),
+      bias(register_parameter("bias", at::empty({channels}))),
+      groups_(groups) {}
+
+at::Tensor GroupNorm::forward(const at::Tensor& x) const {
+  return ops::group_norm(x, groups_, weight, bias, {}, {}, /*silu=*/false);
+}
+
+at::Tensor GroupNorm::forward_silu(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift) const {
+  return ops::group_norm(x, groups_, weight, bias, scale, shift, /*silu=*/true);
+}
+
+void GroupNorm::init() { init_norm(weight, bias); }
+
+LayerNorm::LayerNorm(int64_t features)
+    : weight(register_parameter("weight", at::empty({features}))),
+      bias(register_parameter("bias", at::empty({features}))) {}
+
+at::Tensor LayerNorm::forward(const at::Tensor& x) const {
+  return at::layer_norm(x, {weight.size(0)}, weight, bias, kLayerNormEpsilon);
+}
+
+void LayerNorm::init() { init_norm(weight, bias); }
+
+}  // namespace mdm

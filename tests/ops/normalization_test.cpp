@@ -1,0 +1,98 @@
+// The fused group_norm against its definition, computed in float64.
+#include "mdm/ops/normalization.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+namespace mdm::ops {
+namespace {
+
+struct NormShape {
+  int64_t batch, channels, height, width, groups;
+};
+
+class GroupNormTest : public ::testing::TestWithParam<NormShape> {};
+
+at::Tensor channels_last(const at::Tensor& t) { return t.contiguous(at::MemoryFormat::ChannelsLast); }
+
+// Largest error against float64, relative to the largest element.
+double error_of(const at::Tensor& actual, const at::Tensor& expected) {
+  return ((actual.to(at::kDouble) - expected).abs().max() / expected.abs().max()).item<double>();
+}
+
+TEST_P(GroupNormTest, FusedEqualsTheComposition) {
+  const NormShape s = GetParam();
+  at::Generator generator = at::detail::createCPUGenerator(7);
+  // A mean that is large against the deviation costs a careless kernel its digits.
+  for (const double mean : {0.0, 30.0}) {
+    const at::Tensor x = at::randn({s.batch, s.channels, s.height, s.width}, generator, at::kDouble) + mean;
+    const at::Tensor weight = at::randn({s.channels}, generator, at::kFloat);
+    const at::Tensor bias = at::randn({s.channels}, generator, at::kFloat);
+    const at::Tensor scale = at::randn({s.batch, s.channels}, generator, at::kFloat);
+    const at::Tensor shift = at::randn({s.batch, s.channels}, generator, at::kFloat);
+    for (const bool silu : {false, true}) {
+      for (const bool modulated : {false, true}) {
+        for (const auto& [dtype, tolerance] : {std::pair{at::kFloat, 4e-6}, std::pair{at::kBFloat16, 6e-3}}) {
+          const at::Tensor input = channels_last(x.to(dtype));
+          const at::Tensor none;
+          const at::Tensor expected = group_norm_composition(
+              input.to(at::kDouble), s.groups, weight.to(at::kDouble), bias.to(at::kDouble),
+              modulated ? scale.to(at::kDouble) : none, modulated ? shift.to(at::kDouble) : none, silu);
+          const at::Tensor actual =
+              group_norm(input, s.groups, weight, bias, modulated ? scale : none, modulated ? shift : none, silu);
+          EXPECT_EQ(actual.scalar_type(), dtype);
+          EXPECT_TRUE(actual.is_contiguous(at::MemoryFormat::ChannelsLast));
+          EXPECT_LT(error_of(actual, expected), tolerance) << dtype << " silu " << silu << " modulated " << modulated;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, GroupNormTest,
+                         ::testing::Values(NormShape{1, 64, 1, 1, 32}, NormShape{2, 32, 16, 16, 8},
+                                           NormShape{3, 96, 7, 5, 32}, NormShape{1, 256, 64, 64, 32},
+                                           NormShape{2, 12, 33, 31, 4}, NormShape{1, 1536, 8, 8, 32}));
+
+TEST(GroupNormGradients, AgreeWithFiniteDifferences) {
+  at::Generator generator = at::detail::createCPUGenerator(8);
+  const auto random = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kDouble).requires_grad_(); };
+  const std::vector<at::Tensor> inputs = {random({2, 8, 3, 3}), random({8}), random({8}), random({2, 8}),
+                                          random({2, 8})};
+  const at::Tensor direction = at::randn({2, 8, 3, 3}, generator, at::kDouble);
+  const auto loss = [&] {
+    return (group_norm(inputs[0], 4, inputs[1], inputs[2], inputs[3], inputs[4], true) * direction).sum();
+  };
+  loss().backward();
+  const c10::NoGradGuard no_grad;
+  for (const at::Tensor& input : inputs) {
+    const at::Tensor gradient = input.grad();
+    double* values = input.data_ptr<double>();
+    for (int64_t i = 0; i < input.numel(); i += 7) {
+      const double kept = values[i], step = 1e-6;
+      values[i] = kept + step;
+      const double above = loss().item<double>();
+      values[i] = kept - step;
+      const double below = loss().item<double>();
+      values[i] = kept;
+      EXPECT_NEAR(gradient.flatten()[i].item<double>(), (above - below) / (2 * step), 1e-6);
+    }
+  }
+}
+
+TEST(GroupNorm, DoesNotDependOnTheNumberOfThreads) {
+  at::Generator generator = at::detail::createCPUGenerator(9);
+  const at::Tensor x = channels_last(at::randn({2, 64, 50, 50}, generator, at::kFloat));
+  const at::Tensor weight = at::ones({64}), bias = at::zeros({64});
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const at::Tensor one = group_norm(x, 32, weight, bias, {}, {}, true);
+  at::set_num_threads(2);
+  const at::Tensor two = group_norm(x, 32, weight, bias, {}, {}, true);
+  at::set_num_threads(threads);
+  EXPECT_TRUE(one.equal(two));
+}
+
+}  // namespace
+}  // namespace mdm::ops
