@@ -1,6 +1,10 @@
 # Everything that libmdm links, found in one place. LibTorch has a module of its own, which is also
 # installed for the projects that use libmdm.
 include(MdmTorch)
+if(MDM_TORCH_PROBLEM)
+  message(FATAL_ERROR "${MDM_TORCH_PROBLEM}")
+endif()
+include(Cuda)
 
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)

@@ -8,9 +8,9 @@
 # Input:  MDM_WITH_CUDA  OFF | ON | AUTO (default AUTO)
 #         MDM_TORCH_ROOT (variable or environment), Torch_DIR, Torch_ROOT, CMAKE_PREFIX_PATH; else the
 #         folder that scripts/setup.sh fills, else a Python package `torch`.
-# Output: MDM::Torch, MDM_TORCH_PREFIX, MDM_TORCH_VERSION, MDM_TORCH_HAS_CUDA
-include_guard(GLOBAL)
-
+# Output: MDM::Torch, MDM_TORCH_PREFIX, MDM_TORCH_VERSION, MDM_TORCH_HAS_CUDA; or MDM_TORCH_PROBLEM, the
+#         reason why there is no MDM::Torch
+set(MDM_TORCH_PROBLEM "")
 if(NOT DEFINED MDM_WITH_CUDA)  # an unguarded set(CACHE) would drop the variable of mdmConfig.cmake
   set(MDM_WITH_CUDA AUTO CACHE STRING "Use CUDA: OFF, ON or AUTO")
 endif()
@@ -27,6 +27,7 @@ function(_mdm_torch_prefix result)
   foreach(prefix IN LISTS CMAKE_PREFIX_PATH env_prefixes)
     list(APPEND candidates "${prefix}" "${prefix}/torch" "${prefix}/libtorch" "${prefix}/../..")
   endforeach()
+  list(APPEND candidates "${MDM_TORCH_FOUND}")  # the last time, perhaps through a variable of that shell
   if(PROJECT_NAME STREQUAL "mdm")
     list(APPEND candidates "${PROJECT_SOURCE_DIR}/.torch/torch")
   endif()
@@ -52,22 +53,32 @@ function(_mdm_torch_prefix result)
   set(${result} "" PARENT_SCOPE)
 endfunction()
 
+set(MDM_TORCH_PREFIX "")
+foreach(_mdm_root "${MDM_TORCH_ROOT}" "$ENV{MDM_TORCH_ROOT}")
+  if(_mdm_root AND NOT EXISTS "${_mdm_root}/include/torch/csrc/api/include/torch/torch.h")
+    set(MDM_TORCH_PROBLEM "MDM_TORCH_ROOT is '${_mdm_root}', which holds no LibTorch (no include/torch)")
+    return()
+  endif()
+endforeach()
 _mdm_torch_prefix(MDM_TORCH_PREFIX)
 if(NOT MDM_TORCH_PREFIX)
-  message(FATAL_ERROR
-    "LibTorch was not found. Run scripts/setup.sh, or set MDM_TORCH_ROOT to a folder that holds include/ and lib/.")
+  string(CONCAT MDM_TORCH_PROBLEM "LibTorch was not found. Set MDM_TORCH_ROOT to a folder that holds its include/ and "
+    "lib/ (libmdm's scripts/setup.sh fetches one into .torch/torch of the checkout).")
+  return()
 endif()
+set(MDM_TORCH_FOUND "${MDM_TORCH_PREFIX}" CACHE INTERNAL "The LibTorch of this build folder")
 set(MDM_TORCH_VERSION "unknown")
-if(EXISTS "${MDM_TORCH_PREFIX}/include/torch/csrc/api/include/torch/version.h")
-  file(STRINGS "${MDM_TORCH_PREFIX}/include/torch/csrc/api/include/torch/version.h" _mdm_line
-    REGEX "define TORCH_VERSION \"")
-  if(NOT _mdm_line AND EXISTS "${MDM_TORCH_PREFIX}/include/torch/headeronly/version.h")
-    file(STRINGS "${MDM_TORCH_PREFIX}/include/torch/headeronly/version.h" _mdm_line REGEX "define TORCH_VERSION \"")
+foreach(_mdm_header headeronly/version.h csrc/api/include/torch/version.h)
+  if(MDM_TORCH_VERSION STREQUAL "unknown" AND EXISTS "${MDM_TORCH_PREFIX}/include/torch/${_mdm_header}")
+    file(READ "${MDM_TORCH_PREFIX}/include/torch/${_mdm_header}" _mdm_text)
+    if(_mdm_text MATCHES "_VERSION_MAJOR ([0-9]+).*_VERSION_MINOR ([0-9]+).*_VERSION_PATCH ([0-9]+)")
+      set(MDM_TORCH_VERSION "${CMAKE_MATCH_1}.${CMAKE_MATCH_2}.${CMAKE_MATCH_3}")
+    endif()
   endif()
-  string(REGEX MATCH "\"([^\"]+)\"" _mdm_line "${_mdm_line}")
-  if(CMAKE_MATCH_1)
-    set(MDM_TORCH_VERSION "${CMAKE_MATCH_1}")
-  endif()
+endforeach()
+if(NOT MDM_TORCH_VERSION STREQUAL "unknown" AND MDM_TORCH_VERSION VERSION_LESS 2.6)
+  set(MDM_TORCH_PROBLEM "LibTorch ${MDM_TORCH_VERSION} in ${MDM_TORCH_PREFIX} is too old; libmdm needs 2.6 or later")
+  return()
 endif()
 
 set(MDM_TORCH_HAS_CUDA OFF)
@@ -87,8 +98,9 @@ if(NOT MDM_WITH_CUDA STREQUAL "OFF" AND EXISTS "${MDM_TORCH_PREFIX}/lib/libtorch
   endif()
 endif()
 if(MDM_WITH_CUDA STREQUAL "ON" AND NOT MDM_TORCH_HAS_CUDA)
-  message(FATAL_ERROR "MDM_WITH_CUDA is ON, but ${MDM_TORCH_PREFIX} or the CUDA toolkit lacks what a CUDA build "
-    "needs. Run scripts/setup.sh --cuda, or set MDM_WITH_CUDA=OFF.")
+  string(CONCAT MDM_TORCH_PROBLEM "MDM_WITH_CUDA is ON, but ${MDM_TORCH_PREFIX} or the CUDA toolkit lacks what a CUDA "
+    "build needs. Run libmdm's scripts/setup.sh --cuda, or set MDM_WITH_CUDA=OFF.")
+  return()
 endif()
 
 if(NOT TARGET MDM::Torch)
@@ -103,17 +115,16 @@ if(NOT TARGET MDM::Torch)
     set(CMAKE_CUDA_FLAGS "${_mdm_cuda_flags}")
     set_property(TARGET MDM::Torch PROPERTY INTERFACE_LINK_LIBRARIES torch c10 c10_cuda)
   else()
+    # Names of our own, so that a project may also find_package(Torch).
     foreach(_mdm_lib c10 torch_cpu)
-      if(NOT TARGET ${_mdm_lib})
-        add_library(${_mdm_lib} SHARED IMPORTED GLOBAL)
-        set_target_properties(${_mdm_lib} PROPERTIES
-          IMPORTED_LOCATION "${MDM_TORCH_PREFIX}/lib/lib${_mdm_lib}.so"
-          INTERFACE_INCLUDE_DIRECTORIES "${MDM_TORCH_PREFIX}/include;${MDM_TORCH_PREFIX}/include/torch/csrc/api/include")
-      endif()
+      add_library(MDM::${_mdm_lib} SHARED IMPORTED GLOBAL)
+      set_target_properties(MDM::${_mdm_lib} PROPERTIES
+        IMPORTED_LOCATION "${MDM_TORCH_PREFIX}/lib/lib${_mdm_lib}.so"
+        INTERFACE_INCLUDE_DIRECTORIES "${MDM_TORCH_PREFIX}/include;${MDM_TORCH_PREFIX}/include/torch/csrc/api/include")
     endforeach()
-    set_target_properties(torch_cpu PROPERTIES
-      INTERFACE_LINK_LIBRARIES c10 INTERFACE_COMPILE_DEFINITIONS "USE_DISTRIBUTED;USE_C10D_GLOO")
-    set_property(TARGET MDM::Torch PROPERTY INTERFACE_LINK_LIBRARIES torch_cpu c10)
+    set_target_properties(MDM::torch_cpu PROPERTIES
+      INTERFACE_LINK_LIBRARIES MDM::c10 INTERFACE_COMPILE_DEFINITIONS "USE_DISTRIBUTED;USE_C10D_GLOO")
+    set_property(TARGET MDM::Torch PROPERTY INTERFACE_LINK_LIBRARIES MDM::torch_cpu MDM::c10)
   endif()
 endif()
 message(STATUS "LibTorch ${MDM_TORCH_VERSION} in ${MDM_TORCH_PREFIX} (CUDA: ${MDM_TORCH_HAS_CUDA})")

@@ -24,8 +24,8 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
 struct Logger {
   Logger() {
     const char* no_color = std::getenv("NO_COLOR");
-    const auto mode = no_color != nullptr && *no_color != '\0' ? spdlog::color_mode::never
-                                                               : spdlog::color_mode::automatic;
+    const auto mode =
+        no_color != nullptr && *no_color != '\0' ? spdlog::color_mode::never : spdlog::color_mode::automatic;
     sink = std::make_shared<spdlog::logger>("mdm", std::make_shared<spdlog::sinks::stderr_color_sink_mt>(mode));
     sink->set_pattern("%Y-%m-%d %H:%M:%S %^%l%$ %v");
     sink->flush_on(spdlog::level::warn);

@@ -30,6 +30,18 @@ std::filesystem::path same_tensors(const nlohmann::json& entry, const std::files
   return {};
 }
 
+// "a.b" of a description that says where the tensors are: ['a']['b'].
+std::optional<std::string> described_path(const nlohmann::json& entry) {
+  const std::string what = entry.value("what", "");
+  const std::regex key("\\['([^']+)'\\]");
+  std::string path;
+  for (std::sregex_iterator at(what.begin(), what.end(), key), end; at != end; ++at) {
+    path += (path.empty() ? "" : ".") + (*at)[1].str();
+  }
+  if (path.empty()) return std::nullopt;
+  return path;
+}
+
 // The file NAME + ending beside `safetensors` whose NAME is the longest start of that file's name.
 std::filesystem::path companion(const std::filesystem::path& safetensors, const std::string& ending) {
   std::string stem = safetensors.stem().string();
@@ -79,7 +91,9 @@ void check_items(const nlohmann::json& values, const nlohmann::json& items, cons
 void check_checkpoint(const std::filesystem::path& path, const Context&, Report& report) {
   const nlohmann::json entry = manifest_entry(path);
   if (entry.is_null()) return report.fail("manifest.json does not list this file");
-  const TensorFile file = TensorFile::open(path);
+  TensorFile::Options options;
+  if (!entry.at("same_tensors_as").is_string()) options.state_dict_path = described_path(entry);
+  const TensorFile file = TensorFile::open(path, options);
   const auto safetensors = same_tensors(entry, path.parent_path());
   if (safetensors.empty()) return report.fail("manifest.json names no safetensors file to compare with");
   const TensorFile expected = TensorFile::open(safetensors);

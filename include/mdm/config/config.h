@@ -90,7 +90,7 @@ struct LoadRequest {
 
 /// Puts a config together. Throws ConfigError listing all problems found, each with file:line or flag,
 /// the dotted path, what was found, what is allowed, and the nearest name of an unknown one.
-/// YAML files may have up to 1 MiB; anchors, aliases, merge keys and tags of other types are refused.
+/// YAML files may have up to 256 KiB; anchors, aliases, merge keys and tags of other types are refused.
 LoadedConfig load(const LoadRequest& request);
 
 /// The same, with warnings sent to the log.

@@ -124,14 +124,16 @@ class NestedUNet : public UNet {
   std::shared_ptr<Linear> interp_layer1_, interp_layer2_;
 };
 
+struct ModelOptions {
+  at::ScalarType dtype = at::kFloat;  ///< of all parameters but GroupNorm's, which stay float32
+  bool channels_last = false;         ///< layout of convolution weights (init() wants the plain one)
+};
+
 /// The network of a config, with uninitialised weights, 3 channels in and out. `text_dim`: width of the
 /// text's features, <= 0: none. Throws ConfigError for what can't be built.
-std::shared_ptr<UNet> make_model(const ModelConfig& config, int64_t text_dim);
+std::shared_ptr<UNet> make_model(const ModelConfig& config, int64_t text_dim, const ModelOptions& options = {});
 
 /// A generator of its own, seeded as torch.manual_seed does, for init().
 at::Generator make_generator(uint64_t seed);
-
-/// Converts the weights for computing in `dtype` (float32 or bfloat16). GroupNorm parameters stay float32.
-void set_compute_dtype(UNet& model, at::ScalarType dtype);
 
 }  // namespace mdm

@@ -1,0 +1,27 @@
+// sample: pictures from prompts.
+#include <atomic>
+#include <csignal>
+
+#include "app_main.h"
+#include "mdm/pipeline/sample_job.h"
+
+namespace {
+
+std::atomic<bool> cancelled{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler writes it");
+
+// The first signal stops after the current step and keeps what is done; a second one ends the program.
+extern "C" void on_interrupt(int signal) {
+  cancelled.store(true);
+  std::signal(signal, SIG_DFL);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
+  return mdm::app_main(argc, argv, mdm::sample_app_info(), [](const mdm::ParsedCommandLine& command_line) {
+    return mdm::run_sample(command_line, cancelled);
+  });
+}

@@ -1,0 +1,49 @@
+// Pictures from files: JPEG, PNG, WebP, BMP, TGA, PNM. The bytes tell the format, never the name.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string_view>
+
+#include "mdm/media/image.h"
+
+namespace mdm {
+
+enum class ImageFormat { kUnknown, kJpeg, kPng, kWebp, kBmp, kTga, kPnm };
+
+struct DecodeOptions {
+  /// Larger pictures are refused before anything is allocated (default: 33.5 million, above 8K video).
+  uint64_t max_pixels = uint64_t{1} << 25;
+  /// Turns a JPEG as its EXIF data say. The reference ignores them.
+  bool apply_exif_orientation = true;
+};
+
+/// By the first bytes (for TGA, which has no mark, by the plausibility of its header).
+ImageFormat image_format(const uint8_t* data, size_t size);
+
+/// "JPEG", "PNG", ...; "unknown".
+const char* image_format_name(ImageFormat format);
+
+/// The picture in `size` bytes at `data`. DataError that names `name` and the reason for anything that is
+/// not a whole, sound picture: cut files, checksums that don't fit, corrupt data, too many pixels.
+/// - JPEG: gray (1 channel) or RGB; CMYK and YCCK become RGB by multiplication with black, without a
+///   colour profile; more than 100 scans are refused.
+/// - PNG: 1 to 4 channels as stored; palettes and transparent colours become RGB or RGB + alpha; of 16
+///   bits the upper 8 are kept. Animations give their default picture.
+/// - WebP: RGB or RGB + alpha; animations are refused.
+/// - BMP without compression, TGA: gray, RGB or RGB + alpha, as stb_image reads them.
+/// - PNM (P5, P6): gray or RGB, scaled from its own largest value to 255.
+Image decode_image(const uint8_t* data, size_t size, std::string_view name, const DecodeOptions& options = {});
+
+/// decode_image of a regular file; DataError when it can't be read or is above 1 GiB.
+Image load_image(const std::filesystem::path& path, const DecodeOptions& options = {});
+
+/// The orientation in EXIF data (a TIFF structure, without the "Exif\0\0" before it): 1 to 8, or 1 when
+/// there is none or the data are broken. Never reads outside `size` bytes.
+int exif_orientation(const uint8_t* data, size_t size);
+
+/// The picture turned upright: what a viewer shows for that EXIF orientation. Error unless 1 to 8.
+Image apply_orientation(Image image, int orientation);
+
+}  // namespace mdm

@@ -1,0 +1,325 @@
+// The table of all settings: one line each, which reading, dumping, help and flags go by.
+// Names and defaults are those of the reference where it has the setting.
+#include "config/describe.h"
+
+#include "mdm/core/error.h"
+
+namespace mdm::settings {
+namespace {
+
+constexpr double kManyPixels = 65536;
+constexpr double kMany = 1e12;
+constexpr double kManyChannels = 65536;
+
+constexpr Choice<ScheduleType> kSchedules[] = {{"COSINE", ScheduleType::kCosine, 0},
+                                               {"DDPM", ScheduleType::kDdpm, 2},
+                                               {"DEEPFLOYD", ScheduleType::kDeepFloyd, 3},
+                                               {"SIGMOID", ScheduleType::kSigmoid, 4}};
+constexpr Choice<PredictionType> kPredictions[] = {{"DDPM", PredictionType::kDdpm, 3},
+                                                   {"DDIM", PredictionType::kDdim, 4},
+                                                   {"V_PREDICTION", PredictionType::kVPrediction, 5},
+                                                   {"X0", PredictionType::kX0}};
+// The words in brackets are those of the reference's demo.
+constexpr Choice<ThresholdType> kThresholds[] = {{"NONE", ThresholdType::kNone, 0},
+                                                 {"CLIP", ThresholdType::kClip, 1},
+                                                 {"DYNAMIC", ThresholdType::kDynamic, 2},
+                                                 {"DYNAMIC_IF", ThresholdType::kDynamicIf, 3},
+                                                 {"dynamic (Imagen)", ThresholdType::kDynamic},
+                                                 {"dynamic (DeepFloyd)", ThresholdType::kDynamicIf}};
+constexpr Choice<TextKind> kTextKinds[] = {{"t5", TextKind::kT5},
+                                           {"joint", TextKind::kJoint},
+                                           {"precomputed", TextKind::kPrecomputed},
+                                           {"class", TextKind::kClass}};
+constexpr Choice<TokenizerKind> kTokenizers[] = {{"mdm", TokenizerKind::kMdm}, {"t5", TokenizerKind::kT5}};
+constexpr Choice<TextPrecision> kTextPrecisions[] = {{"fp32", TextPrecision::kFp32}, {"bf16", TextPrecision::kBf16}};
+constexpr Choice<Precision> kPrecisions[] = {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}};
+constexpr Choice<SamplerKind> kSamplers[] = {{"ddpm", SamplerKind::kDdpm}, {"ddim", SamplerKind::kDdim}};
+constexpr Choice<TimestepSpacing> kSpacings[] = {{"reference", TimestepSpacing::kReference},
+                                                 {"matryoshka", TimestepSpacing::kReference},
+                                                 {"leading", TimestepSpacing::kLeading},
+                                                 {"trailing", TimestepSpacing::kTrailing},
+                                                 {"linspace", TimestepSpacing::kLinspace}};
+constexpr Choice<AnimationKind> kAnimations[] = {
+    {"none", AnimationKind::kNone}, {"webp", AnimationKind::kWebp}, {"apng", AnimationKind::kApng}};
+
+TextRef pad_policy(PadPolicy& pad) {
+  TextRef ref;
+  ref.assign = [&pad](const std::string& text) {
+    try {
+      pad = PadPolicy::parse(text);
+      return true;
+    } catch (const ConfigError&) {
+      return false;
+    }
+  };
+  ref.get = [&pad] { return std::optional<std::string>(pad.text()); };
+  ref.choices = {"pair", "batch", "fixed:N"};
+  return ref;
+}
+
+std::vector<Field> resnet_fields(ResNetConfig& c) {
+  return {
+      Field("num_channels", &c.num_channels, "input channels; -1: set by the level that holds it")
+          .range(-1, kManyChannels),
+      Field("output_channels", &c.output_channels, "output channels; -1: set by the level that holds it")
+          .range(-1, kManyChannels),
+      Field("num_groups_norm", &c.num_groups_norm, "groups of the group norms").range(1, kManyChannels),
+      Field("dropout", &c.dropout, "before the second convolution, in training").range(0, 1).below(1),
+      Field("use_attention_ffn", &c.use_attention_ffn, "a feed-forward part after each attention layer"),
+  };
+}
+
+std::vector<Field> unet_fields(UNetConfig& c, bool has_inner) {
+  std::vector<Field> fields = {
+      Field("num_resnets_per_resolution", &c.num_resnets_per_resolution,
+            "residual blocks per resolution; one number counts for all")
+          .range(0, 1000)
+          .not_empty(),
+      Field("temporal_dim", &c.temporal_dim, "width of the time embedding; unset: 4 x the first channels")
+          .range(1, kManyChannels),
+      Field("attention_levels", &c.attention_levels, "resolutions that attend, 0 = highest; empty: none").range(0, 63),
+      Field("num_attention_layers", &c.num_attention_layers,
+            "attention layers after each block; one number counts for all")
+          .range(0, 1000)
+          .not_empty(),
+      Field("num_temporal_attention_layers", &c.num_temporal_attention_layers, "temporal mode: attention over time")
+          .range(0, 1000),
+      Field("conditioning_feature_dim", &c.conditioning_feature_dim,
+            "width of the text's features; -1: that of the text encoder")
+          .range(-1, kManyChannels),
+      Field("conditioning_feature_proj_dim", &c.conditioning_feature_proj_dim,
+            "the text is projected to this width first; -1: not")
+          .range(-1, kManyChannels),
+      Field("num_lm_head_layers", &c.num_lm_head_layers, "trained self-attention layers on the text's features")
+          .range(0, 1000),
+      Field("masked_cross_attention", &c.masked_cross_attention, "hide padding from cross-attention"),
+      Field("resolution_channels", &c.resolution_channels, "channels of each resolution, highest resolution first")
+          .range(1, kManyChannels)
+          .not_empty(),
+      Field("skip_mid_blocks", &c.skip_mid_blocks, "no blocks at the lowest resolution's middle"),
+      Field("skip_cond_emb", &c.skip_cond_emb, "no pooled text added to the time embedding"),
+      Field("nesting", &c.nesting, "this level stands inside another"),
+      Field("micro_conditioning", &c.micro_conditioning,
+            "further numbers the model is told, LABEL:DEFAULT,LABEL:DEFAULT; empty: none")
+          .unset_by_none(),
+      Field("temporal_mode", &c.temporal_mode, "the input is a sequence of pictures"),
+      Field("temporal_spatial_ds", &c.temporal_spatial_ds, "temporal mode: frames are space-downsampled too"),
+      Field("temporal_positional_encoding", &c.temporal_positional_encoding, "temporal mode: frames know their place"),
+  };
+  if (!has_inner) return fields;
+  fields.push_back(
+      Field("skip_inner_unet_input", &c.skip_inner_unet_input, "the inner level gets the picture, no features"));
+  fields.push_back(Field("skip_normalization", &c.skip_normalization,
+                         "don't divide the level's noisy input by its standard deviation"));
+  fields.push_back(Field("initialize_inner_with_pretrained", &c.initialize_inner_with_pretrained,
+                         "training: checkpoint that the inner level starts from; empty: none")
+                       .unset_by_none());
+  fields.push_back(Field("freeze_inner_unet", &c.freeze_inner_unet, "the inner levels are not trained"));
+  fields.push_back(Field("interp_conditioning", &c.interp_conditioning, "two unused layers that old files hold"));
+  return fields;
+}
+
+std::vector<Field> sampler_fields(SamplerConfig& c) {
+  return {
+      Field("num_diffusion_steps", &c.num_diffusion_steps, "N, steps of the noise schedule").range(2, 1e6),
+      Field("reproject_signal", &c.reproject_signal, "kept for old files; has no effect"),
+      Field("schedule_type", choice(c.schedule_type, kSchedules), "how the noise grows with the steps"),
+      Field("prediction_type", choice(c.prediction_type, kPredictions),
+            "what the model predicts: DDPM and DDIM mean the noise"),
+      Field("loss_target_type", choice(c.loss_target_type, kPredictions),
+            "what the loss compares; unset: what the model predicts"),
+      Field("beta_start", &c.beta_start, "first beta of the DDPM schedule").range(0, 1),
+      Field("beta_end", &c.beta_end, "last beta of the DDPM schedule").range(0, 1),
+      Field("sigmoid_start", &c.sigmoid_start, "start of the SIGMOID schedule").range(-1000, 1000),
+      Field("sigmoid_end", &c.sigmoid_end, "end of the SIGMOID schedule").range(-1000, 1000),
+      Field("sigmoid_tau", &c.sigmoid_tau, "temperature of the SIGMOID schedule").above(0),
+      Field("threshold_function", choice(c.threshold_function, kThresholds),
+            "what is done to predicted pictures whose values leave [-1, 1]"),
+      Field("rescale_schedule", &c.rescale_schedule, "more than 1: the schedule is shifted to more noise").above(0),
+      Field("rescale_signal", &c.rescale_signal, "pictures are divided by this before noise is added; unset: not")
+          .at_least(0),
+      Field("schedule_shifted", &c.schedule_shifted, "nested levels' schedules are shifted by their resolution"),
+      Field("schedule_shifted_power", &c.schedule_shifted_power, "the shift is (ratio of the sides)^this")
+          .range(-100, 100),
+  };
+}
+
+std::vector<Field> diffusion_fields(DiffusionConfig& c) {
+  return {
+      Field("model_output_scale", &c.model_output_scale, "s: the output becomes s tanh(output / s); 0: not")
+          .at_least(0),
+      Field("use_vdm_loss_weights", &c.use_vdm_loss_weights,
+            "weight the loss by the change of the signal-to-noise ratio"),
+      Field("use_double_loss", &c.use_double_loss, "nested: the loss of all levels counts, not the highest's alone"),
+      Field("multi_res_weights", &c.multi_res_weights, "nested: weight of each level's loss, outermost first")
+          .at_least(0),
+      Field("no_use_residual", &c.no_use_residual, "must be yes: levels predict whole pictures, not residuals"),
+      Field("use_random_interp", &c.use_random_interp, "kept for old files; has no effect"),
+      Field("mixed_ratio", &c.mixed_ratio, "nested: parts of a training batch that end at each level, outermost first")
+          .at_least(0),
+      Field("random_downsample", &c.random_downsample, "temporal mode: kept for old files"),
+      Field("average_downsample", &c.average_downsample, "temporal mode: kept for old files"),
+      Field("mid_downsample", &c.mid_downsample, "temporal mode: kept for old files"),
+  };
+}
+
+std::vector<Field> reader_fields(ReaderConfig& c) {
+  return {
+      Field("smaller_side_size", &c.smaller_side_size, "the smaller side is resized to this; -1: to image_size")
+          .range(-1, kManyPixels),
+      Field("max_caption_length", &c.max_caption_length, "longest caption in characters; -1: no limit")
+          .range(-1, kMany),
+      Field("max_token_length", &c.max_token_length, "most tokens of a caption; -1: no limit").range(-1, 1e6),
+      Field("image_size", &c.image_size, "side of the square picture; -1: not resized").range(-1, kManyPixels),
+      Field("random_crop", &c.random_crop, "crop anywhere instead of at the centre"),
+      Field("num_kept_files", &c.num_kept_files, "most tar files held open; -1: no limit").range(-1, 1e6),
+      Field("num_readers", &c.num_readers, "threads that read").range(1, 1024),
+      Field("shuffle_buffer_size", &c.shuffle_buffer_size, "samples among which the next is drawn").range(0, 1e9),
+      Field("reader_buffer_size", &c.reader_buffer_size, "batches read ahead").range(0, 1e9),
+      Field("endpoint_url", &c.endpoint_url, "S3 endpoint; empty: from the environment").unset_by_none(),
+      Field("bucket", &c.bucket, "bucket of the S3 endpoint"),
+      Field("prepad_caption_with_space", &c.prepad_caption_with_space, "put a space before each caption"),
+      Field("use_tokenizer_scores", &c.use_tokenizer_scores, "tokenize by scores; no: fewest tokens"),
+      Field("prepad_bos", &c.prepad_bos, "put a begin token first"),
+      Field("append_eos", &c.append_eos, "put an end token last"),
+      Field("padding_token", &c.padding_token, "the vocabulary's entry that fills short captions"),
+      Field("pad_to_max_length", &c.pad_to_max_length, "pad captions to max_token_length"),
+  };
+}
+
+std::vector<Field> text_fields(TextConfig& c) {
+  return {
+      Field("text_model", &c.text_model, "folder of a T5 encoder, or its id in the Hugging Face cache").unset_by_none(),
+      Field("vocab_file", &c.vocab_file, "vocabulary (.vocab or spiece.model); empty: the text model's own")
+          .unset_by_none(),
+      Field("tokenizer", choice(c.tokenizer, kTokenizers), "mdm: as the reference; t5: sentencepiece"),
+      Field("text_kind", choice(c.kind, kTextKinds), "where a caption's features come from"),
+      Field("text_precision", choice(c.text_precision, kTextPrecisions), "arithmetic of the text encoder"),
+      Field("categorical_conditioning", &c.categorical_conditioning, "the reference's word for text_kind: class"),
+      Field("use_precomputed_text_embeddings", &c.use_precomputed_text_embeddings,
+            "the reference's word for text_kind: precomputed"),
+      Field("keep_text_encoder", &c.keep_text_encoder, "keep the text encoder in memory while denoising"),
+      Field("pad", pad_policy(c.pad),
+            "padding of a caption: to the longer of prompt and negative prompt, to the "
+            "longest of the batch, or to N tokens"),
+  };
+}
+
+std::vector<Field> trainer_fields(TrainerConfig& c) {
+  return {
+      Field("multinode", &c.multinode, "kept for old files; has no effect"),
+      Field("local_rank", &c.local_rank, "kept for old files; the launcher says which process this is").range(0, 1e6),
+      Field("use_adamw", &c.use_adamw, "AdamW instead of Adam"),
+      Field("file_list", &c.file_list, "TSV that lists the training samples, or TSVs of them"),
+      Field("log_freq", &c.log_freq, "steps between two log lines").range(1, 1e9),
+      Field("save_freq", &c.save_freq, "steps between two checkpoints").range(1, 1e9),
+      Field("lr", &c.lr, "highest learning rate").range(0, 1e6),
+      Field("lr_scaling_factor", &c.lr_scaling_factor, "kept for old files; has no effect").range(-1e6, 1e6),
+      Field("gradient_clip_norm", &c.gradient_clip_norm, "gradients are scaled down to this norm").above(0),
+      Field("warmup_steps", &c.warmup_steps, "steps until the learning rate has risen to lr").range(0, 1e9),
+      Field("num_gradient_accumulations", &c.num_gradient_accumulations, "batches per step").range(1, 1e6),
+      Field("loss_factor", &c.loss_factor, "the loss is multiplied by this").above(0),
+      Field("resume_from_ema", &c.resume_from_ema, "resume from the averaged weights"),
+      Field("seed", &c.seed, "seed of the run; -1: drawn at random and logged").range(-1, 9e15),
+      Field("output_dir", &c.output_dir, "folder for checkpoints and logs").unset_by_none(),
+      Field("pretrained_vision_file", &c.pretrained_vision_file, "checkpoint to start from; empty: fresh weights")
+          .unset_by_none(),
+      Field("batch_size", &c.batch_size, "samples per process and batch").range(1, 1e6),
+      Field("num_training_steps", &c.num_training_steps, "steps until training ends").range(1, kMany),
+      Field("num_epochs", &c.num_epochs, "passes over the data until training ends").range(1, 1e9),
+  };
+}
+
+std::vector<Field> sample_fields(SampleConfig& c) {
+  return {
+      Field("checkpoint", &c.checkpoint, "file of weights (.pth or .safetensors)")
+          .also({"model_file", "pretrained_vision_file"})
+          .unset_by_none(),
+      Field("ema", &c.ema, "use the averaged weights where a file holds both"),
+      Field("prompt", &c.prompts, "what to make pictures of"),
+      Field("prompts_file", &c.prompts_file, "file with a prompt a line, or the reference's TSV").unset_by_none(),
+      Field("negative_prompt", &c.negative_prompts,
+            "what the pictures should not show: one for all, or one per prompt"),
+      Field("guidance_scale", &c.guidance_scale, "how strongly the prompt pulls; 1: no guidance")
+          .also({"cfg_weight"})
+          .range(0, 1000),
+      Field("guidance_rescale", &c.guidance_rescale, "share of the contrast that guidance adds and is taken back")
+          .range(0, 1),
+      Field("guidance_start", &c.guidance_start, "guidance acts from this share of the steps on").range(0, 1),
+      Field("guidance_end", &c.guidance_end, "guidance acts up to this share of the steps").range(0, 1),
+      Field("num_inference_steps", &c.num_inference_steps, "denoising steps").range(1, 1e6),
+      Field("sampler", choice(c.sampler, kSamplers), "how a step is made"),
+      Field("ddim_eta", &c.ddim_eta, "noise of a DDIM step: 0 none, 1 as DDPM; setting it chooses ddim").range(0, 10),
+      Field("timestep_spacing", choice(c.timestep_spacing, kSpacings), "which of the N steps are visited"),
+      Field("threshold", choice(c.threshold, kThresholds), "instead of the model's threshold_function"),
+      Field("init_image", &c.init_image, "start from this picture instead of noise").unset_by_none(),
+      Field("strength", &c.strength, "with init_image: share of the steps that are run").range(0, 1).above(0),
+      Field("seed", &c.seed, "picture i uses seed + i; -1: drawn at random and logged").range(-1, 9e15),
+      Field("num_samples", &c.num_samples, "pictures per prompt").range(1, 1e6),
+      Field("batch_size", &c.batch_size, "pictures made at a time").range(1, 1e6),
+      Field("sample_image_size", &c.sample_image_size, "side of the pictures; -1: the model's own")
+          .range(-1, kManyPixels),
+      Field("sample_dir", &c.output_dir, "folder for the pictures").also({"output_dir"}),
+      Field("output_inner", &c.output_inner, "also write the pictures of the inner levels"),
+      Field("animation", choice(c.animation, kAnimations), "also write the denoising path as a moving picture"),
+      Field("animation_every", &c.animation_every, "steps between two frames").range(1, 1e6),
+      Field("grid", &c.grid, "also write all pictures as one"),
+      Field("gallery", &c.gallery, "also write index.html"),
+      Field("metadata", &c.metadata, "write the settings into the PNG files"),
+      Field("from_image", &c.from_image, "take prompt and settings from a PNG made by sample").unset_by_none(),
+  };
+}
+
+std::vector<Field> runtime_fields(RuntimeConfig& c) {
+  return {
+      Field("device", &c.device, "auto, cpu, cuda or cuda:N"),
+      Field("precision", choice(c.precision, kPrecisions), "arithmetic of the model"),
+      Field("threads", &c.threads, "CPU threads; 0: all cores").range(0, 4096),
+      Field("loglevel", &c.loglevel, "trace, debug, info, warning, error or off; empty: the variable MDM_LOG")
+          .unset_by_none(),
+  };
+}
+
+}  // namespace
+
+const std::vector<std::string>& model_kinds() {
+  static const std::vector<std::string> kinds = {"unet", "nested_unet", "nested2_unet", "nested3_unet", "nested4_unet"};
+  return kinds;
+}
+
+ModelConfig default_model(int levels) {
+  ModelConfig model;
+  model.levels.assign(static_cast<size_t>(levels), UNetConfig{});
+  for (size_t i = 0; i < model.levels.size(); ++i) {
+    const bool innermost = i + 1 == model.levels.size();
+    model.levels[i].skip_mid_blocks = !innermost;
+    model.levels[i].skip_cond_emb = !innermost;
+    model.levels[i].nesting = i > 0;
+  }
+  return model;
+}
+
+std::vector<Group> describe(Config& config) {
+  std::vector<Group> groups;
+  std::string path = "unet_config";
+  for (size_t i = 0; i < config.model.levels.size(); ++i) {
+    UNetConfig& level = config.model.levels[i];
+    const std::string title = i == 0 ? "Model" : concat("Model, level ", i, " inside");
+    groups.push_back({path, title, Section::kModel, false, unet_fields(level, i + 1 < config.model.levels.size())});
+    groups.push_back({path + ".resnet_config", title + ": residual blocks", Section::kModel, false,
+                      resnet_fields(level.resnet_config)});
+    path += ".inner_config";
+  }
+  groups.push_back({"diffusion_config", "Diffusion", Section::kDiffusion, false, diffusion_fields(config.diffusion)});
+  groups.push_back({"diffusion_config.sampler_config", "Diffusion: noise schedule and prediction", Section::kDiffusion,
+                    false, sampler_fields(config.diffusion.sampler_config)});
+  groups.push_back(
+      {"reader_config", "Reading images and captions", Section::kReader, false, reader_fields(config.reader)});
+  groups.push_back({"text", "Text", Section::kText, true, text_fields(config.text)});
+  groups.push_back({"trainer", "Training", Section::kTrainer, true, trainer_fields(config.trainer)});
+  groups.push_back({"sample", "Sampling", Section::kSample, true, sample_fields(config.sample)});
+  groups.push_back({"runtime", "Machine", Section::kRuntime, true, runtime_fields(config.runtime)});
+  return groups;
+}
+
+}  // namespace mdm::settings

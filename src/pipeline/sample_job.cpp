@@ -1,0 +1,109 @@
+#include "mdm/pipeline/sample_job.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <random>
+
+#include "mdm/core/error.h"
+#include "mdm/core/log.h"
+#include "mdm/core/progress.h"
+#include "mdm/pipeline.h"
+#include "pipeline/device.h"
+#include "pipeline/loaded_checkpoint.h"
+#include "pipeline/prompts.h"
+#include "pipeline/sample_output.h"
+#include "pipeline/settings.h"
+
+namespace mdm {
+namespace {
+
+constexpr int kCancelledExitCode = 130;
+
+// Settings of a PNG of ours below the flags.
+ParsedCommandLine with_settings_of_image(ParsedCommandLine command_line) {
+  const std::string png = command_line.preliminary().config.sample.from_image;
+  if (png.empty()) return command_line;
+  Overrides restored = settings_from_png(png);
+  const bool own_prompt = std::any_of(command_line.overrides.begin(), command_line.overrides.end(),
+                                      [](const auto& item) { return item.first == "prompt" || item.first == "prompts_file"; });
+  if (own_prompt) {  // prompts add up, so one from the flags would not replace the picture's
+    restored.erase(std::remove_if(restored.begin(), restored.end(), [](const auto& item) { return item.first == "prompt"; }),
+                   restored.end());
+  }
+  command_line.overrides.insert(command_line.overrides.begin(), restored.begin(), restored.end());
+  return command_line;
+}
+
+uint64_t chosen_seed(int64_t wanted) {
+  if (wanted >= 0) return static_cast<uint64_t>(wanted);
+  std::random_device device;
+  const uint64_t seed = device() & 0x7FFFFFFFU;  // fits every tool that reads the number back
+  log_info("seed: ", seed);
+  return seed;
+}
+
+}  // namespace
+
+AppInfo sample_app_info() {
+  AppInfo info;
+  info.name = "sample";
+  info.summary = "Makes pictures from prompts with a Matryoshka diffusion model.";
+  info.sections = Section::kModel | Section::kDiffusion | Section::kReader | Section::kText | Section::kSample |
+                  Section::kRuntime;
+  info.use = ConfigUse::kSample;
+  info.examples =
+      "  sample --checkpoint vis_model_64x64.pth --config_path configs/models/cc12m_64x64.yaml \\\n"
+      "         --prompt \"a fox in the snow\" --guidance-scale 7.5 --num-inference-steps 250\n"
+      "  sample --checkpoint vis_model_64x64.pth --from-image samples/sample_000000.png --seed 7\n";
+  return info;
+}
+
+int run_sample(const ParsedCommandLine& original, const std::atomic<bool>& cancel) {
+  const ParsedCommandLine command_line = with_settings_of_image(original);
+  const SampleConfig& early = command_line.preliminary().config.sample;
+  if (early.checkpoint.empty()) fail<ConfigError>("checkpoint: no file of weights; give --checkpoint FILE");
+  const std::string inside = config_json_of(TensorFile::open(early.checkpoint));
+  if (inside.empty() && command_line.config_files.empty()) {
+    fail<ConfigError>(printable(early.checkpoint), ": holds no config; give --config_path FILE");
+  }
+  LoadedConfig loaded = command_line.load(inside);
+  for (const std::string& warning : loaded.warnings) log_warning(warning);
+  apply_runtime(loaded.config.runtime);
+
+  const SampleConfig sample = loaded.config.sample;
+  const std::vector<PictureRequest> requests = picture_requests(sample, chosen_seed(sample.seed));
+  SampleOutput output(loaded.config, sample, std::filesystem::path(sample.checkpoint).filename().string());
+  Pipeline pipeline(loaded.config);
+
+  int64_t done_before = 0;
+  std::unique_ptr<Progress> progress;
+  GenerationCallbacks callbacks;
+  callbacks.cancel = &cancel;
+  callbacks.on_step = [&](const GenerationStep& step) {
+    output.add_frames(step);
+    if (!progress) {
+      const auto size = static_cast<size_t>(sample.batch_size);
+      const auto batches = static_cast<int64_t>((requests.size() + size - 1) / size);
+      ProgressOptions options;
+      options.label = "denoising";
+      options.unit = "step";
+      options.total = static_cast<uint64_t>(batches * step.steps);
+      progress = std::make_unique<Progress>(std::move(options));
+    }
+    progress->set(static_cast<uint64_t>(done_before + step.step));
+    if (step.step == step.steps) done_before += step.steps;
+  };
+  callbacks.on_pictures = [&](std::vector<Picture> pictures) { output.add(pictures); };
+  try {
+    pipeline.generate(requests, sample, callbacks);
+  } catch (...) {
+    output.finish();  // what was written is listed, whatever came after it
+    throw;
+  }
+  if (progress) progress->finish();
+  output.finish();
+  std::printf("%zu of %zu pictures in %s\n", output.count(), requests.size(), output.folder().string().c_str());
+  return cancel.load() ? kCancelledExitCode : 0;
+}
+
+}  // namespace mdm

@@ -1,0 +1,76 @@
+#include "pipeline/sample_output.h"
+
+#include <cstdio>
+
+#include "mdm/core/files.h"
+#include "mdm/media/grid.h"
+#include "mdm/media/png.h"
+#include "mdm/media/resize.h"
+#include "pipeline/settings.h"
+
+namespace mdm {
+namespace {
+
+constexpr size_t kMaxGridPictures = 64;
+constexpr int kMaxGridSide = 256;  // larger pictures stand in the grid smaller
+constexpr int kLastFrameMs = 2000;
+
+std::string numbered(size_t index, const char* suffix) {
+  char name[64];
+  std::snprintf(name, sizeof name, "sample_%06zu%s", index, suffix);
+  return name;
+}
+
+}  // namespace
+
+SampleOutput::SampleOutput(const Config& config, const SampleConfig& sample, std::string checkpoint_name)
+    : config_(config), sample_(sample), checkpoint_name_(std::move(checkpoint_name)), folder_(sample.output_dir) {
+  make_writable_folder(folder_);
+}
+
+void SampleOutput::add_frames(const GenerationStep& step) {
+  if (sample_.animation == AnimationKind::kNone) return;
+  if (step.step % sample_.animation_every != 0 && step.step != step.steps) return;
+  for (size_t i = 0; i < step.count; ++i) {
+    auto& encoder = animations_[step.first + i];
+    if (!encoder) {
+      AnimationOptions options;
+      options.format = sample_.animation == AnimationKind::kWebp ? AnimationOptions::Format::kWebp
+                                                                 : AnimationOptions::Format::kApng;
+      options.last_delay_ms = kLastFrameMs;
+      encoder = std::make_unique<AnimationEncoder>(options);
+    }
+    encoder->add(step.predicted(i));
+  }
+}
+
+void SampleOutput::add(const std::vector<Picture>& pictures) {
+  for (const Picture& picture : pictures) {
+    const PngText text = sample_.metadata ? settings_text(picture, sample_, config_, checkpoint_name_) : PngText();
+    const std::string name = numbered(picture.index, ".png");
+    write_png(folder_ / name, picture.image, text);
+    if (picture.levels.width > 0) write_png(folder_ / numbered(picture.index, "_levels.png"), picture.levels, text);
+    const auto animation = animations_.find(picture.index);
+    if (animation != animations_.end()) {
+      const char* suffix = sample_.animation == AnimationKind::kWebp ? "_path.webp" : "_path.png";
+      write_file(folder_ / numbered(picture.index, suffix), animation->second->finish());
+      animations_.erase(animation);
+    }
+    items_.push_back({name, picture.request.prompt});
+    if (!sample_.grid || for_grid_.size() >= kMaxGridPictures) continue;
+    const int side = std::min(picture.image.width, kMaxGridSide);
+    for_grid_.push_back(side == picture.image.width ? picture.image : resize(picture.image, side, side));
+  }
+}
+
+void SampleOutput::finish() {
+  if (items_.empty()) return;
+  if (for_grid_.size() > 1) write_png(folder_ / "grid.png", make_grid(for_grid_));
+  if (sample_.gallery) {
+    write_gallery(folder_, items_, "libmdm samples");
+  } else {
+    write_file(folder_ / "lst.json", gallery_json(items_));
+  }
+}
+
+}  // namespace mdm

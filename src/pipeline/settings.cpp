@@ -1,0 +1,102 @@
+#include "pipeline/settings.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <vector>
+
+#include "mdm/core/error.h"
+#include "mdm/core/version.h"
+
+namespace mdm {
+namespace {
+
+// What a picture may set when it is read back: an allow-list, because the file is anybody's.
+constexpr const char* kRestorable[] = {
+    "prompt",        "negative_prompt", "seed",          "guidance_scale", "guidance_rescale",  "guidance_start",
+    "guidance_end",  "num_inference_steps", "sampler",   "ddim_eta",       "timestep_spacing",  "threshold",
+    "strength",      "sample_image_size",   "pad"};
+
+const char* name_of(SamplerKind kind) { return kind == SamplerKind::kDdim ? "ddim" : "ddpm"; }
+
+const char* name_of(TimestepSpacing spacing) {
+  switch (spacing) {
+    case TimestepSpacing::kReference: return "reference";
+    case TimestepSpacing::kLeading: return "leading";
+    case TimestepSpacing::kTrailing: return "trailing";
+    case TimestepSpacing::kLinspace: return "linspace";
+  }
+  return "reference";
+}
+
+const char* name_of(ThresholdType type) {
+  switch (type) {
+    case ThresholdType::kNone: return "NONE";
+    case ThresholdType::kClip: return "CLIP";
+    case ThresholdType::kDynamic: return "DYNAMIC";
+    case ThresholdType::kDynamicIf: return "DYNAMIC_IF";
+  }
+  return "CLIP";
+}
+
+// One value of the JSON as the text of a flag; "" when it is no plain value.
+std::string flag_text(const nlohmann::json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_number() || value.is_boolean()) return value.dump();
+  return "";
+}
+
+}  // namespace
+
+PngText settings_text(const Picture& picture, const SampleConfig& sample, const Config& config,
+                      const std::string& checkpoint_name) {
+  const ThresholdType threshold = sample.threshold.value_or(config.diffusion.sampler_config.threshold_function);
+  nlohmann::ordered_json settings;
+  settings["program"] = concat("libmdm ", version());
+  settings["checkpoint"] = checkpoint_name;
+  settings["model"] = config.model.kind();
+  settings["prompt"] = picture.request.prompt;
+  settings["negative_prompt"] = picture.request.negative_prompt;
+  settings["seed"] = picture.request.seed;
+  settings["guidance_scale"] = sample.guidance_scale;
+  settings["guidance_rescale"] = sample.guidance_rescale;
+  settings["guidance_start"] = sample.guidance_start;
+  settings["guidance_end"] = sample.guidance_end;
+  settings["num_inference_steps"] = sample.num_inference_steps;
+  settings["sampler"] = name_of(sample.sampler);
+  if (sample.ddim_eta) settings["ddim_eta"] = *sample.ddim_eta;
+  settings["timestep_spacing"] = name_of(sample.timestep_spacing);
+  settings["threshold"] = name_of(threshold);
+  if (!sample.init_image.empty()) settings["strength"] = sample.strength;
+  settings["sample_image_size"] = picture.image.width;
+  settings["pad"] = config.text.pad.text();
+
+  std::ostringstream readable;
+  readable << picture.request.prompt << "\n";
+  if (!picture.request.negative_prompt.empty()) readable << "Negative prompt: " << picture.request.negative_prompt << "\n";
+  readable << "Steps: " << sample.num_inference_steps << ", Sampler: " << name_of(sample.sampler)
+           << ", CFG scale: " << sample.guidance_scale << ", Seed: " << picture.request.seed << ", Size: "
+           << picture.image.width << "x" << picture.image.height << ", Model: " << checkpoint_name;
+  if (sample.ddim_eta) readable << ", Eta: " << *sample.ddim_eta;
+  readable << ", Version: libmdm " << version();
+  const auto replace_invalid = nlohmann::json::error_handler_t::replace;
+  return {{kPngParametersKey, readable.str()}, {kPngSettingsKey, settings.dump(-1, ' ', false, replace_invalid)}};
+}
+
+Overrides settings_from_png(const std::filesystem::path& png) {
+  const PngText text = read_png_text(png);
+  const std::string* found = find_png_text(text, kPngSettingsKey);
+  if (found == nullptr) fail<DataError>(printable(png.string()), ": carries no settings of libmdm");
+  const auto settings = nlohmann::json::parse(*found, nullptr, /*allow_exceptions=*/false);
+  if (!settings.is_object()) fail<DataError>(printable(png.string()), ": its settings are no JSON object");
+  Overrides overrides;
+  for (const char* name : kRestorable) {
+    const auto value = settings.find(name);
+    if (value == settings.end()) continue;
+    const std::string flag = flag_text(*value);
+    if (!flag.empty()) overrides.emplace_back(name, flag);
+  }
+  return overrides;
+}
+
+}  // namespace mdm

@@ -1,0 +1,65 @@
+# Installs the build into a temporary prefix, moves the prefix elsewhere, and builds and runs the outside
+# project tests/consumer against it. Needs BUILD_DIR SOURCE_DIR CONFIG WORK_DIR TORCH_ROOT GENERATOR
+# COMPILER LAUNCHER.
+cmake_minimum_required(VERSION 3.25)
+
+function(run what)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${what} failed (${result}):\n${output}")
+  endif()
+  set(output "${output}" PARENT_SCOPE)
+endfunction()
+
+file(REMOVE_RECURSE "${WORK_DIR}")
+set(prefix "${WORK_DIR}/moved prefix")
+run("the installation" "${CMAKE_COMMAND}" --install "${BUILD_DIR}" --config "${CONFIG}" --prefix "${WORK_DIR}/stage")
+file(RENAME "${WORK_DIR}/stage" "${prefix}")
+
+# No path of this machine in what other machines' CMake would read.
+file(GLOB_RECURSE files "${prefix}/*.cmake" "${prefix}/*.pc")
+list(LENGTH files count)
+if(count LESS 4)
+  message(FATAL_ERROR "only ${count} CMake files were installed: ${files}")
+endif()
+foreach(file IN LISTS files)
+  file(READ "${file}" text)
+  foreach(path "${SOURCE_DIR}" "${BUILD_DIR}" "${WORK_DIR}" "${TORCH_ROOT}" "/usr/lib/" "/usr/include")
+    string(FIND "${text}" "${path}" place)
+    if(NOT place EQUAL -1)
+      message(FATAL_ERROR "${file} names the build machine's path ${path}")
+    endif()
+  endforeach()
+endforeach()
+
+# Every public header is there, and nothing private.
+file(GLOB_RECURSE public RELATIVE "${SOURCE_DIR}/include" "${SOURCE_DIR}/include/*.h")
+file(GLOB_RECURSE installed RELATIVE "${prefix}/include" "${prefix}/include/*")
+list(SORT public)
+list(SORT installed)
+if(NOT public STREQUAL installed)
+  message(FATAL_ERROR "installed headers: ${installed}\npublic headers: ${public}")
+endif()
+
+# The programs start from where they were moved to.
+file(GLOB programs "${prefix}/bin/*")
+foreach(program IN LISTS programs)
+  run("${program} --version" "${program}" --version)
+endforeach()
+
+run("configuring the outside project" "${CMAKE_COMMAND}" -S "${SOURCE_DIR}/tests/consumer" -B "${WORK_DIR}/build"
+  -G "${GENERATOR}" "-DCMAKE_BUILD_TYPE=${CONFIG}" "-DCMAKE_CXX_COMPILER=${COMPILER}"
+  "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER}" "-DCMAKE_PREFIX_PATH=${prefix}" "-DMDM_TORCH_ROOT=${TORCH_ROOT}")
+run("building the outside project" "${CMAKE_COMMAND}" --build "${WORK_DIR}/build" --config "${CONFIG}")
+run("running the outside project" "${CMAKE_COMMAND}" -E chdir "${WORK_DIR}" "${WORK_DIR}/build/consumer" "${WORK_DIR}")
+message(STATUS "${output}")
+
+# Without LibTorch the package is not found, with a reason, instead of breaking the project.
+execute_process(
+  COMMAND "${CMAKE_COMMAND}" -S "${SOURCE_DIR}/tests/consumer" -B "${WORK_DIR}/build-without-torch" -G "${GENERATOR}"
+    "-DCMAKE_CXX_COMPILER=${COMPILER}" "-DCMAKE_PREFIX_PATH=${prefix}" "-DMDM_TORCH_ROOT=${WORK_DIR}/nowhere"
+  RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+if(result EQUAL 0 OR NOT output MATCHES "holds no[ \r\n]+LibTorch")
+  message(FATAL_ERROR "without LibTorch the package should not be found, and say why:\n${output}")
+endif()
+file(REMOVE_RECURSE "${WORK_DIR}")
