@@ -56,7 +56,7 @@ Conversion convert_checkpoint(const std::filesystem::path& source, const std::fi
   result.target = target;
   const std::string items = options.items ? items_without_state_dict(file.metadata_json()) : "{}";
   std::map<std::string, std::string> metadata{{"format", "pt"}};  // what Hugging Face's readers ask for
-  if (items != "{}") metadata.emplace(checkpoint::kItemsKey, items);
+  if (options.items) metadata.emplace(checkpoint::kItemsKey, items);
   switch (kind) {
     case TargetKind::kPth: checkpoint::save_pth(target, tensors, items); break;
     case TargetKind::kSafetensors: checkpoint::save_safetensors(target, tensors, metadata); break;

@@ -43,6 +43,7 @@ Value* encode_latin1(const Value& args, ValueArena& arena) {
   const Value& codec = *args.items[1];
   if (!codec.is_string("latin1") && !codec.is_string("latin-1") && !codec.is_string("iso-8859-1")) return nullptr;
   const std::string_view text = args.items[0]->text;
+  arena.charge(text.size());  // before the work: the same text may be given again and again
   std::string bytes;
   bytes.reserve(text.size());
   for (size_t i = 0; i < text.size(); ++i) {

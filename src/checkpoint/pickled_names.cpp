@@ -140,6 +140,11 @@ bool is_getattr(const Value& value) {
   return value.is_global("builtins", "getattr") || value.is_global("__builtin__", "getattr");
 }
 
+// Names may be long, and shared by many values.
+std::string short_name(const Value& global) {
+  return concat(global.module.substr(0, 200), ".", global.text.substr(0, 200));
+}
+
 }  // namespace
 
 std::vector<PickledName> pickled_names(const ValueArena& arena) {
@@ -156,7 +161,7 @@ std::vector<PickledName> pickled_names(const ValueArena& arena) {
   for (const Value& value : arena.values()) {
     if (!value.is(Kind::kGlobal)) continue;
     if (names.size() >= 10'000) break;  // enough to judge any file
-    PickledName& entry = names[concat(value.module, ".", value.text)];
+    PickledName& entry = names[short_name(value)];
     if (entry.count++ > 0) continue;
     if (is_data(value.module, value.text) || is_config_class(value) || (is_getattr(value) && only_enums)) {
       entry.verdict = NameVerdict::kData;
@@ -165,7 +170,7 @@ std::vector<PickledName> pickled_names(const ValueArena& arena) {
     }
   }
   for (const Value* type : enums) {
-    const auto known = names.find(concat(type->module, ".", type->text));
+    const auto known = names.find(short_name(*type));
     if (known != names.end()) known->second.verdict = NameVerdict::kData;
   }
   std::vector<PickledName> list;

@@ -52,9 +52,11 @@ std::string helpful_prefix(const TensorFile& file, const LoadOptions& options,
                            const std::vector<std::string>& missing) {
   if (missing.empty()) return {};
   const std::string ending = "." + missing[0];
+  int tries = 16;  // a hostile file could offer any number
   for (const auto& entry : file.entries()) {
     const std::string& name = entry.name;
     if (name.size() <= ending.size() || name.compare(name.size() - ending.size(), ending.size(), ending) != 0) continue;
+    if (--tries < 0) break;
     const std::string prefix = name.substr(0, name.size() - missing[0].size());
     size_t found = 0;
     for (const auto& wanted : missing) found += file.find(prefix + wanted) != nullptr ? 1 : 0;

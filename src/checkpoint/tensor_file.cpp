@@ -102,7 +102,9 @@ at::Tensor TensorFile::tensor(std::string_view name) const {
   const size_t i = impl_->find(name);
   if (i == impl_->entries.size()) {
     std::vector<std::string_view> names;
-    for (const auto& entry : impl_->entries) names.push_back(entry.name);
+    for (const auto& entry : impl_->entries) {
+      if (entry.name.size() <= 200 && names.size() < 10'000) names.push_back(entry.name);
+    }
     const std::string_view near = nearest_name(name, names);
     fail<CheckpointError>(printable(impl_->path.string(), 1000), ": has no tensor '", printable(name), "'",
                           near.empty() ? "" : concat("; the nearest name is '", printable(near), "'"));

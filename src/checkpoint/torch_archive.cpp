@@ -9,6 +9,7 @@ namespace mdm::checkpoint {
 namespace {
 
 constexpr size_t kMaxPickleBytes = size_t{256} << 20;
+constexpr size_t kMaxKeyBytesOfStorage = 256;
 constexpr int kMaxWrappers = 8;  // parameters around subclasses around tensors
 
 // The values may take this much memory: plenty for real files, whose size is in their storages.
@@ -61,6 +62,26 @@ bool read_sizes(const Value& value, std::vector<int64_t>& out) {
   for (const Value* item : value.items) {
     if (!item->is(Kind::kInt) || item->integer < 0) return false;
     out.push_back(item->integer);
+  }
+  return true;
+}
+
+// Adds to `index` how far the last element of a tensor that is not empty lies behind its first; false when
+// that does not fit.
+bool add_reach(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides, int64_t& index) {
+  for (size_t d = 0; d < shape.size(); ++d) {
+    int64_t reach = 0;
+    if (!checked_multiply(shape[d] - 1, strides[d], reach) || !checked_add(index, reach, index)) return false;
+  }
+  return true;
+}
+
+// Row-major without gaps; the stride of a size of one doesn't matter.
+bool is_packed(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides) {
+  int64_t expected = 1;
+  for (size_t d = shape.size(); d-- > 0;) {
+    if (shape[d] != 1 && strides[d] != expected) return false;
+    expected *= shape[d];
   }
   return true;
 }
@@ -236,7 +257,8 @@ void TorchArchive::read_legacy_storages(size_t offset, const Value& keys) {
 TorchArchive::Storage TorchArchive::read_persistent_id(const Value& id) const {
   const auto& items = id.items;
   if (!id.is(Kind::kTuple) || items.size() < 5 || !items[0]->is_string("storage") || !items[1]->is(Kind::kGlobal) ||
-      !items[2]->is(Kind::kString) || !items[4]->is(Kind::kInt) || items[4]->integer < 0) {
+      !items[2]->is(Kind::kString) || !items[4]->is(Kind::kInt) || items[4]->integer < 0 ||
+      items[2]->text.size() > kMaxKeyBytesOfStorage) {
     fail<CheckpointError>(place_, ": refers to something outside its pickle that is no storage");
   }
   Storage storage;
@@ -290,44 +312,51 @@ const TorchArchive::Storage& TorchArchive::storage_of(const Value& persistent, c
   return storage;
 }
 
+TorchArchive::Part TorchArchive::part_of_storage(const Value& value, const std::string& name) const {
+  const auto bad = [&](const auto&... parts) {
+    fail<CheckpointError>(place_, ": tensor '", printable(name), "' ", parts...);
+  };
+  const auto call = tensor_call(value);
+  const Storage& storage = storage_of(*call->storage, name);
+  Part part{storage.type, storage.numel, storage.data};
+  if (call->dtype != nullptr) {
+    const auto type = call->dtype->is(Kind::kGlobal) && call->dtype->module == "torch"
+                          ? find_element_type(&ElementTypeInfo::torch_dtype, call->dtype->text)
+                          : std::nullopt;
+    if (!type || !storage.untyped) bad("has an unsupported dtype");
+    part.type = *type;
+    part.numel /= info(*type).size;
+  } else if (storage.untyped) {
+    bad("lies in a storage without a type, and names none");
+  }
+  // The legacy layout may give a part of a storage: (key of the view, offset, size).
+  const auto& id = call->storage->args->items;
+  if (id.size() <= 5 || !id[5]->is(Kind::kTuple) || id[5]->items.empty()) return part;
+  const auto& view = id[5]->items;
+  const bool numbers = view.size() == 3 && view[1]->is(Kind::kInt) && view[2]->is(Kind::kInt);
+  if (!numbers || view[1]->integer < 0 || view[2]->integer < 0 || view[1]->integer > part.numel ||
+      view[2]->integer > part.numel - view[1]->integer) {
+    bad("lies in a part of the storage '", printable(storage.key), "' that does not exist");
+  }
+  part.data += view[1]->integer * info(part.type).size;
+  part.numel = view[2]->integer;
+  return part;
+}
+
 TensorRecord TorchArchive::tensor(const Value& value, std::string name) const {
   const auto bad = [&](const auto&... parts) {
     fail<CheckpointError>(place_, ": tensor '", printable(name), "' ", parts...);
   };
   const auto call = tensor_call(value);
   if (!call) bad("is ", describe(value), ", not a tensor that can be read");
-  const Storage& storage = storage_of(*call->storage, name);
-
+  const Part part = part_of_storage(value, name);
   TensorRecord record;
-  record.type = storage.type;
-  int64_t numel = storage.numel;
-  int64_t begin = 0;  // in bytes
-  if (call->dtype != nullptr) {
-    const auto type = call->dtype->is(Kind::kGlobal) && call->dtype->module == "torch"
-                          ? find_element_type(&ElementTypeInfo::torch_dtype, call->dtype->text)
-                          : std::nullopt;
-    if (!type || !storage.untyped) bad("has an unsupported dtype");
-    record.type = *type;
-    numel /= info(*type).size;
-  } else if (storage.untyped) {
-    bad("lies in a storage without a type, and names none");
-  }
-
-  // The legacy layout may give a part of a storage: (key of the view, offset, size).
-  if (const auto& id = call->storage->args->items; id.size() > 5 && id[5]->is(Kind::kTuple) && !id[5]->items.empty()) {
-    const auto& view = id[5]->items;
-    if (view.size() != 3 || !view[1]->is(Kind::kInt) || !view[2]->is(Kind::kInt) || view[1]->integer < 0 ||
-        view[2]->integer < 0 || view[1]->integer > numel || view[2]->integer > numel - view[1]->integer) {
-      bad("lies in a part of the storage '", printable(storage.key), "' that does not exist");
-    }
-    begin = view[1]->integer * info(record.type).size;
-    numel = view[2]->integer;
-  }
-
+  record.type = part.type;
   if (!call->offset->is(Kind::kInt) || call->offset->integer < 0) bad("has a bad storage offset");
   if (!read_sizes(*call->shape, record.shape)) bad("has a bad shape (up to ", kMaxDimensions, " whole numbers >= 0)");
-  if (!read_sizes(*call->strides, record.strides))
+  if (!read_sizes(*call->strides, record.strides)) {
     bad("has bad strides (up to ", kMaxDimensions, " whole numbers >= 0)");
+  }
   if (record.shape.size() != record.strides.size()) {
     bad("has ", record.shape.size(), " sizes but ", record.strides.size(), " strides");
   }
@@ -335,27 +364,14 @@ TensorRecord TorchArchive::tensor(const Value& value, std::string name) const {
   if (!checked_numel(record.shape, count) || !checked_multiply(count, info(record.type).size, bytes)) {
     bad("has a shape whose size overflows");
   }
+  record.data = part.data;
   int64_t last = call->offset->integer;  // index of the last element in the storage
-  bool packed = true;
-  int64_t expected = 1;
-  for (size_t d = record.shape.size(); d-- > 0;) {
-    if (record.shape[d] != 1 && record.strides[d] != expected) packed = false;
-    int64_t reach = 0;
-    if (count > 0 &&
-        (!checked_multiply(record.shape[d] - 1, record.strides[d], reach) || !checked_add(last, reach, last))) {
-      bad("has strides that overflow");
-    }
-    if (count > 0) expected *= record.shape[d];
+  if (count > 0 && !add_reach(record.shape, record.strides, last)) bad("has strides that overflow");
+  if (count > 0 && last >= part.numel) {
+    bad("reaches to element ", last, " of its storage, which has ", part.numel);
   }
-  if (count > 0 && last >= numel) {
-    bad("reaches to element ", last, " of the storage '", printable(storage.key), "', which has ", numel);
-  }
-  if (packed || count == 0) {
-    record.strides.clear();
-    record.strides.shrink_to_fit();
-  }
-  record.data = storage.data + begin;
   if (count > 0) record.data += call->offset->integer * info(record.type).size;
+  if (count == 0 || is_packed(record.shape, record.strides)) std::vector<int64_t>().swap(record.strides);
   record.name = std::move(name);
   return record;
 }

@@ -43,11 +43,19 @@ class TorchArchive {
     uint64_t bytes = 0;             // as the file has
   };
 
+  // The elements of a storage that a tensor may lie in.
+  struct Part {
+    ElementType type;
+    int64_t numel;
+    const uint8_t* data;
+  };
+
   void open_zip();
   void open_legacy();
   void read_legacy_storages(size_t offset, const Value& keys);
   void register_storages();
   Storage read_persistent_id(const Value& id) const;
+  Part part_of_storage(const Value& tensor, const std::string& name) const;
   const Storage& storage_of(const Value& persistent, const std::string& name) const;
 
   std::shared_ptr<const FileBytes> file_;

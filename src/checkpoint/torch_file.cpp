@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <unordered_set>
 
 #include "checkpoint/value_json.h"
 #include "mdm/core/error.h"
@@ -10,6 +11,7 @@
 namespace mdm::checkpoint {
 namespace {
 
+constexpr size_t kMaxPackedNames = size_t{4} << 20;  // a packed pickle may hold more than the file's size
 constexpr std::array<std::string_view, 3> kUsualNames = {"state_dict", "model_state_dict", "model"};
 
 std::string join_path(const std::string& path, std::string_view key) {
@@ -62,7 +64,7 @@ void check_unique(const std::vector<TensorRecord>& tensors, const std::string& p
 }  // namespace
 
 std::vector<std::string> paths_with_tensors(const Value& root) {
-  constexpr size_t kMaxPaths = 16, kMaxVisited = 100'000;
+  constexpr size_t kMaxPaths = 16, kMaxVisited = 10'000;
   constexpr int kMaxPathDepth = 4;
   struct Step {
     const Value* value;
@@ -70,9 +72,11 @@ std::vector<std::string> paths_with_tensors(const Value& root) {
     int depth;
   };
   std::vector<std::string> found;
+  std::unordered_set<const Value*> seen;  // shared dictionaries are looked at once
   std::vector<Step> queue{{&root, "", 0}};
   for (size_t next = 0, visited = 0; next < queue.size() && found.size() < kMaxPaths; ++next) {
     const Step step = queue[next];
+    if (!seen.insert(step.value).second) continue;
     if (holds_tensors(*step.value)) found.push_back(step.path);
     if (!step.value->is(Kind::kDict) || step.depth == kMaxPathDepth) continue;
     for (size_t i = 0; i + 1 < step.value->items.size() && visited < kMaxVisited; i += 2, ++visited) {
@@ -124,6 +128,7 @@ LoadedFile read_torch_file(const std::shared_ptr<const FileBytes>& file, FileFor
   LoadedFile loaded;
   loaded.files.push_back(file);
   const auto& items = choice.dictionary->items;
+  size_t name_bytes = 0;
   for (size_t i = 0; i + 1 < items.size(); i += 2) {
     const Value& key = *items[i];
     const Value& value = *items[i + 1];
@@ -136,6 +141,10 @@ LoadedFile read_torch_file(const std::shared_ptr<const FileBytes>& file, FileFor
     }
     if (loaded.tensors.size() == kMaxTensors) {
       fail<CheckpointError>(archive.place(), ": has more than ", kMaxTensors, " tensors");
+    }
+    name_bytes += name.size();
+    if (name_bytes > 2 * file->size() + kMaxPackedNames) {  // names that differ would not fit into the file
+      fail<CheckpointError>(archive.place(), ": holds tensors of the same name many times");
     }
     loaded.tensors.push_back(archive.tensor(value, name));
   }

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
+#include <optional>
 #include <unordered_map>
 
 #include "checkpoint/json_text.h"
@@ -15,6 +17,8 @@ namespace {
 constexpr int kMaxValueDepth = 64;
 constexpr size_t kMaxValues = 1'000'000;
 constexpr size_t kMaxJsonBytes = size_t{8} << 20;
+constexpr size_t kMaxKeyBytes = 1024;
+constexpr size_t kMaxOpenPairs = 100'000;  // of all dictionaries that are being written
 
 struct EnumMember {
   std::string_view type;
@@ -78,13 +82,17 @@ std::string decimal(std::string_view bytes) {
   return digits.empty() ? "0" : digits;
 }
 
+std::string global_name(const Value& global) {
+  return concat(global.module.substr(0, kMaxKeyBytes), ".", global.text.substr(0, kMaxKeyBytes));
+}
+
 class JsonWriter {
  public:
   explicit JsonWriter(const Value* tensors) : tensors_(tensors) {}
 
   void write(const Value& value, int depth) {
     if (++values_ > kMaxValues) return cut("too many values");
-    if (out.size() > kMaxJsonBytes) return cut("too long");
+    if (out.size() > max_bytes_) return cut("too long");
     if (depth > kMaxValueDepth) return cut("too deep");
     switch (value.kind) {
       case Kind::kNone: out += "null"; return;
@@ -108,7 +116,7 @@ class JsonWriter {
         return;
       case Kind::kGlobal:
         out += R"({"__global__": )";
-        append_json_string(out, concat(value.module, ".", value.text));
+        append_json_string(out, global_name(value));
         out += '}';
         return;
       case Kind::kPersistent: out += R"({"__class__": "torch.Storage"})"; return;
@@ -122,12 +130,16 @@ class JsonWriter {
   void cut(const char* reason) { out += concat(R"({"__cut__": ")", reason, "\"}"); }
 
   void text(std::string_view content) {
-    if (content.size() > kMaxJsonBytes - std::min(out.size(), kMaxJsonBytes)) return cut("too long");
+    if (content.size() > max_bytes_ - std::min(out.size(), max_bytes_)) return cut("too long");
     append_json_string(out, content);
   }
 
   void big_int(std::string_view content) {
     if (content.size() > 256) return cut("too many digits");
+    if (content.size() == 9 && content[8] == 0) {  // 64 bits without a sign: JSON readers know these
+      out += decimal(content);
+      return;
+    }
     append_key("__int__", true);
     append_json_string(out, decimal(content));
     out += '}';
@@ -135,7 +147,7 @@ class JsonWriter {
 
   void bytes(std::string_view content) {
     constexpr char kHexDigits[] = "0123456789abcdef";
-    if (content.size() > (kMaxJsonBytes - std::min(out.size(), kMaxJsonBytes)) / 2) return cut("too long");
+    if (content.size() > (max_bytes_ - std::min(out.size(), max_bytes_)) / 2) return cut("too long");
     append_key("__bytes__", true);
     out += '"';
     for (const char c : content) {
@@ -161,46 +173,63 @@ class JsonWriter {
     out += ']';
   }
 
-  bool exhausted() const { return values_ > kMaxValues || out.size() > kMaxJsonBytes; }
+  bool exhausted() const { return values_ > kMaxValues || out.size() > max_bytes_; }
 
   // A key that is no text, as text: 3 -> "3", (1, 2) -> "[1, 2]".
   std::string key_text(const Value& key, int depth) {
-    if (key.is(Kind::kString)) return std::string(key.text.substr(0, kMaxJsonBytes));
     JsonWriter inner(tensors_);
     inner.values_ = values_;
+    inner.max_bytes_ = kMaxKeyBytes;
     inner.write(key, depth + 1);
     values_ = inner.values_;
+    inner.out.resize(std::min(inner.out.size(), kMaxKeyBytes));
     return std::move(inner.out);
   }
 
-  // Whether nothing of this value would be shown: the dictionary of tensors, when it holds nothing else.
-  bool is_hidden(const Value& value) const {
-    if (&value != tensors_) return false;
-    for (size_t i = 1; i < value.items.size(); i += 2) {
-      if (!is_tensor(*value.items[i])) return false;
+  // Whether the dictionary of tensors holds nothing else, so that nothing of it would be shown.
+  bool only_tensors() {
+    if (!only_tensors_) {
+      only_tensors_ = true;
+      for (size_t i = 1; i < tensors_->items.size(); i += 2) {
+        if (!is_tensor(*tensors_->items[i])) only_tensors_ = false;
+      }
     }
-    return true;
+    return *only_tensors_;
+  }
+
+  bool left_out(const Value& dictionary, const Value& value) {
+    return (&value == tensors_ && only_tensors()) || (&dictionary == tensors_ && is_tensor(value));
   }
 
   void pairs(const Value& value, int depth, bool first) {
-    // A key that is set again has its last value, as in Python.
-    std::unordered_map<std::string, size_t> last;
-    std::vector<std::string> keys;
-    for (size_t i = 0; i + 1 < value.items.size() && !exhausted(); i += 2) {
-      const bool left_out = is_hidden(*value.items[i + 1]) || (&value == tensors_ && is_tensor(*value.items[i + 1]));
-      keys.push_back(left_out ? std::string() : key_text(*value.items[i], depth));
-      if (left_out) continue;
-      last[keys.back()] = i;
+    const size_t count = value.items.size() / 2;
+    if (open_pairs_ + count > kMaxOpenPairs) {
+      if (!first) out += ", ";
+      out += R"("__cut__": "too many items")";
+      return;
     }
-    for (size_t k = 0; k < keys.size() && !exhausted(); ++k) {
+    open_pairs_ += count;
+    // A key that is set again has its last value, as in Python.
+    std::unordered_map<std::string_view, size_t> last;
+    std::deque<std::string> other_keys;  // of what is no text
+    std::vector<std::string_view> keys(count);
+    for (size_t k = 0; k < count && !exhausted(); ++k) {
+      const Value& key = *value.items[2 * k];
+      if (left_out(value, *value.items[2 * k + 1])) continue;
+      keys[k] = key.is(Kind::kString) ? key.text.substr(0, kMaxKeyBytes)
+                                      : std::string_view(other_keys.emplace_back(key_text(key, depth)));
+      last[keys[k]] = k;
+    }
+    for (size_t k = 0; k < count && !exhausted(); ++k) {
       const auto found = last.find(keys[k]);
-      if (found == last.end() || found->second != 2 * k) continue;
+      if (found == last.end() || found->second != k) continue;
       if (!first) out += ", ";
       first = false;
       append_json_string(out, keys[k]);
       out += ": ";
       write(*value.items[2 * k + 1], depth + 1);
     }
+    open_pairs_ -= count;
   }
 
   void object(const Value& value, int depth) {
@@ -218,7 +247,7 @@ class JsonWriter {
 
     append_key("__class__", true);
     if (value.callee->is(Kind::kGlobal)) {
-      append_json_string(out, concat(value.callee->module, ".", value.callee->text));
+      append_json_string(out, global_name(*value.callee));
     } else {
       write(*value.callee, depth + 1);
     }
@@ -250,7 +279,8 @@ class JsonWriter {
   }
 
   const Value* tensors_;
-  size_t values_ = 0;
+  std::optional<bool> only_tensors_;
+  size_t values_ = 0, open_pairs_ = 0, max_bytes_ = kMaxJsonBytes;
 };
 
 }  // namespace

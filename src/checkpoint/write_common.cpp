@@ -93,6 +93,7 @@ at::Tensor written_values(const WriteItem& item) {
 }
 
 uint32_t add_crc(uint32_t crc, const void* bytes, size_t count) {
+  if (count == 0) return crc;  // zlib starts over for a null pointer, which an empty tensor has
   return static_cast<uint32_t>(crc32_z(crc, static_cast<const Bytef*>(bytes), count));
 }
 

@@ -1,5 +1,5 @@
 // The directory of a zip file, read strictly: one way to read it or none. Free of LibTorch.
-// Format: PKWARE APPNOTE 6.3 with zip64; what PyTorch writes is described in write_zip.h.
+// Format: PKWARE APPNOTE 6.3 with zip64; what we write is in zip_writer.h.
 #pragma once
 
 #include <cstdint>

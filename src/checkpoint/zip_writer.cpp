@@ -57,6 +57,7 @@ void ZipWriter::begin(const std::string& name, uint64_t size) {
 }
 
 void ZipWriter::write(const void* bytes, size_t count) {
+  if (count == 0) return;
   Entry& entry = entries_.back();
   file_.write(bytes, count);
   entry.crc = static_cast<uint32_t>(crc32_z(entry.crc, static_cast<const Bytef*>(bytes), count));

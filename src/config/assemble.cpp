@@ -369,7 +369,45 @@ void keep_sections_of_checkpoint(settings::Value& tree, ConfigUse use) {
   }
 }
 
-LoadedConfig load_layers(std::vector<settings::Value> files, const LoadRequest& request, settings::Report report) {
+// A YAML file, and where it lies; no folder: it is a text and lies nowhere.
+struct ConfigFile {
+  settings::Value tree;
+  std::filesystem::path folder;
+};
+
+// Files named in a YAML file are looked for from the working directory, as in the reference, and then
+// from the folder of the YAML file, so that a config and what belongs to it can be used from anywhere.
+void find_named_files(settings::Value& layer, const std::filesystem::path& folder) {
+  Config config;
+  config.model = settings::default_model(settings::kMaxLevels);
+  for (const settings::Group& group : settings::describe(config)) {
+    for (const settings::Field& field : group.fields) {
+      const std::string path = group.path + "." + field.name;
+      const settings::Value* named = field.is_input_file ? layer.find_path(path) : nullptr;
+      if (!named || named->kind != settings::Value::Kind::kScalar || named->text.empty()) continue;
+      std::error_code ignored;
+      const std::filesystem::path file = named->text, beside = folder / file;
+      if (std::filesystem::exists(file, ignored) || !std::filesystem::exists(beside, ignored)) continue;
+      layer.at_path(path).text = beside.lexically_normal().string();
+    }
+  }
+}
+
+std::filesystem::path folder_of(const std::filesystem::path& file) {
+  return file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+}
+
+// A file for another kind of model than the checkpoint's describes all of it: mixed with the checkpoint's
+// config it would be neither.
+void drop_other_model(settings::Value& tree, const settings::Value& layer) {
+  const settings::Value *ours = tree.find("model"), *theirs = layer.find("model");
+  if (!ours || !theirs || settings::lower(ours->text) == settings::lower(theirs->text)) return;
+  for (const char* path : {"unet_config", "diffusion_config"}) {
+    if (tree.find(path)) tree.set(path, settings::Value());
+  }
+}
+
+LoadedConfig load_layers(const std::vector<ConfigFile>& files, const LoadRequest& request, settings::Report report) {
   settings::Value tree;
   tree.kind = settings::Value::Kind::kMap;
   if (!request.checkpoint_json.empty()) {
@@ -378,8 +416,13 @@ LoadedConfig load_layers(std::vector<settings::Value> files, const LoadRequest& 
     keep_sections_of_checkpoint(base, request.use);
     tree.merge(base);
   }
-  for (const settings::Value& file : files) {
-    tree.merge(settings::normalize(file, settings::LayerKind::kFile, report));
+  bool of_checkpoint = !request.checkpoint_json.empty();
+  for (const ConfigFile& file : files) {
+    settings::Value layer = settings::normalize(file.tree, settings::LayerKind::kFile, report);
+    if (!file.folder.empty()) find_named_files(layer, file.folder);
+    if (of_checkpoint) drop_other_model(tree, layer);
+    of_checkpoint = of_checkpoint && !layer.find("model");
+    tree.merge(layer);
   }
   const settings::Value flags = settings::flag_layer(request.overrides, request.flag_sections, report);
   tree.merge(settings::normalize(flags, settings::LayerKind::kFile, report));
@@ -390,7 +433,7 @@ LoadedConfig load_layers(std::vector<settings::Value> files, const LoadRequest& 
 
 LoadedConfig load(const LoadRequest& request) {
   settings::Report report;
-  std::vector<settings::Value> files;
+  std::vector<ConfigFile> files;
   for (const auto& path : request.yaml_files) {
     std::string text;
     try {
@@ -398,9 +441,9 @@ LoadedConfig load(const LoadRequest& request) {
     } catch (const DataError& error) {
       throw ConfigError(error.what());
     }
-    files.push_back(settings::read_yaml(text, printable(path.string()), &report.warnings));
+    files.push_back({settings::read_yaml(text, printable(path.string()), &report.warnings), folder_of(path)});
   }
-  return load_layers(std::move(files), request, std::move(report));
+  return load_layers(files, request, std::move(report));
 }
 
 LoadedConfig load_yaml_text(std::string_view text, const std::string& name, const Overrides& overrides, ConfigUse use) {
@@ -408,9 +451,9 @@ LoadedConfig load_yaml_text(std::string_view text, const std::string& name, cons
   LoadRequest request;
   request.overrides = overrides;
   request.use = use;
-  std::vector<settings::Value> files;
-  files.push_back(settings::read_yaml(text, name, &report.warnings));
-  return load_layers(std::move(files), request, std::move(report));
+  std::vector<ConfigFile> files;
+  files.push_back({settings::read_yaml(text, name, &report.warnings), {}});
+  return load_layers(files, request, std::move(report));
 }
 
 Config load_config(const std::vector<std::filesystem::path>& yaml_files, const Overrides& overrides, ConfigUse use) {

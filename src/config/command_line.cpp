@@ -1,8 +1,10 @@
 // Command lines: arguments -> config files and overrides; errors -> exit codes.
 #include "mdm/config/command_line.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
+#include <iterator>
 #include <new>
 
 #include "config/names.h"
@@ -15,103 +17,135 @@ namespace {
 
 constexpr std::string_view kConfigFlags[] = {"config_path", "config", "reader_config_file", "model_config_file"};
 
-class ArgumentReader {
+// Reads a command line with CLI11. What is a flag is decided by the table of settings, where one setting has
+// many names (its path, the end of it, '-' for '_', no-X), so each flag is declared as the line spells it;
+// messages and --print-config then name it as the user did.
+class CommandLineReader {
  public:
-  ArgumentReader(const std::vector<std::string>& arguments, const AppInfo& info) : arguments_(arguments), info_(info) {
+  explicit CommandLineReader(const AppInfo& info) : info_(info), app_(info.summary, info.name) {
     line_.sections = info.sections;
     line_.use = info.use;
+    app_.allow_extras();  // see take_positionals
+    app_.allow_windows_style_options(false);
+    app_.set_help_flag("-h,--help");
+    app_.set_version_flag("--version", version());
+    declared_ = {{"help", Takes::kNothing}, {"version", Takes::kNothing}};
   }
 
-  ParsedCommandLine run() {
-    while (at_ < arguments_.size()) {
-      const std::string& argument = arguments_[at_++];
-      if (argument == "--") {
-        for (; at_ < arguments_.size(); ++at_) take_positional(arguments_[at_]);
-      } else if (argument.compare(0, 2, "--") == 0) {
-        take_flag(argument.substr(2));
-      } else if (argument == "-h") {
-        line_.action = ParsedCommandLine::Action::kHelp;
-      } else if (argument.size() > 1 && argument.front() == '-') {
-        fail<ConfigError>("\"", printable(argument), "\": flags start with two dashes; see --help");
-      } else {
-        take_positional(argument);
-      }
+  ParsedCommandLine run(const std::vector<std::string>& arguments) {
+    std::vector<std::string> list = declared_and_split(arguments);
+    const std::string last = list.empty() ? "" : list.back();
+    std::reverse(list.begin(), list.end());  // CLI11 takes them from the back
+    try {
+      app_.parse(std::move(list));
+      take_positionals();
+    } catch (const CLI::CallForHelp&) {
+      line_.action = ParsedCommandLine::Action::kHelp;
+    } catch (const CLI::CallForVersion&) {
+      line_.action = ParsedCommandLine::Action::kVersion;
+    } catch (const CLI::ArgumentMismatch&) {  // a flag takes whatever follows it, so only the last can lack a value
+      fail<ConfigError>("flag ", printable(last), " needs a value");
+    } catch (const CLI::Error& error) {
+      fail<ConfigError>(printable(error.what()), "; see --help");
     }
     return std::move(line_);
   }
 
  private:
-  void take_positional(const std::string& argument) {
-    if (info_.positionals.empty()) {
-      fail<ConfigError>("\"", printable(argument), "\": ", info_.name, " takes flags only; see --help");
+  enum class Takes { kNothing, kYesNoOrNothing, kValue };
+
+  // Declares every flag of the line and gives each value an argument of its own, for two things that CLI11 2.1
+  // can't: it reads "--X=" as an X without a value, and an optional value of it is whatever comes next. So
+  // "--X=VALUE" is split, and a switch gets the next argument if that is a yes or no, else yes. It would also take
+  // "-hat" for "-h -a -t".
+  std::vector<std::string> declared_and_split(const std::vector<std::string>& arguments) {
+    std::vector<std::string> out;
+    for (size_t at = 0; at < arguments.size();) {
+      const std::string& argument = arguments[at++];
+      if (argument == "--") {
+        out.insert(out.end(), arguments.begin() + static_cast<std::ptrdiff_t>(at) - 1, arguments.end());
+        break;
+      }
+      if (argument.compare(0, 2, "--") != 0) {
+        if (argument.size() > 1 && argument.front() == '-' && argument != "-h") {
+          fail<ConfigError>("\"", printable(argument), "\": flags start with two dashes; see --help");
+        }
+        out.push_back(argument);
+        continue;
+      }
+      const size_t equals = argument.find('=');
+      const std::string flag = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
+      if (flag.empty()) fail<ConfigError>("\"", printable(argument), "\" is no flag; see --help");
+      const Takes takes = declare(flag);
+      out.push_back("--" + flag);
+      if (equals != std::string::npos) {
+        if (takes == Takes::kNothing) fail<ConfigError>("flag --", printable(flag), " takes no value");
+        out.push_back(argument.substr(equals + 1));
+      } else if (takes == Takes::kYesNoOrNothing) {
+        const bool follows = at < arguments.size() && settings::parse_bool(arguments[at]);
+        out.push_back(follows ? arguments[at++] : "true");
+      } else if (takes == Takes::kValue && at < arguments.size()) {
+        out.push_back(arguments[at++]);
+      }
     }
-    line_.positionals.push_back(argument);
+    return out;
   }
 
-  std::string value_of(const std::string& flag, const std::optional<std::string>& inlined) {
-    if (inlined) return *inlined;
-    if (at_ >= arguments_.size()) fail<ConfigError>("flag --", printable(flag), " needs a value");
-    return arguments_[at_++];
+  Takes declare(const std::string& flag) {
+    auto known = declared_.find(flag);
+    if (known == declared_.end()) known = declared_.emplace(flag, add(flag)).first;
+    return known->second;
   }
 
-  // The value of a yes|no flag: what follows '=', the next argument if it is a yes or no, else yes.
-  std::string switch_value(const std::optional<std::string>& inlined) {
-    if (inlined) return *inlined;
-    if (at_ < arguments_.size() && settings::parse_bool(arguments_[at_])) return arguments_[at_++];
-    return "true";
-  }
-
-  void take_flag(const std::string& text) {
-    const size_t equals = text.find('=');
-    const std::string flag = text.substr(0, equals);
-    std::optional<std::string> value;
-    if (equals != std::string::npos) value = text.substr(equals + 1);
-    if (flag.empty()) fail<ConfigError>("\"--", printable(text), "\" is no flag; see --help");
+  Takes add(const std::string& flag) {
     const std::string name = settings::with_underscores(flag);
-    if (take_action(name)) return;
+    if (name == "print_config") {
+      app_.add_flag_callback("--" + flag, [this] { line_.action = ParsedCommandLine::Action::kPrintConfig; });
+      return Takes::kNothing;
+    }
     if (std::find(std::begin(kConfigFlags), std::end(kConfigFlags), name) != std::end(kConfigFlags)) {
-      line_.config_files.emplace_back(value_of(flag, value));
-      return;
+      return add_valued(flag, [this](const std::string& file) { line_.config_files.emplace_back(file); });
     }
-    if (name == "set") {
-      const std::string setting = value_of(flag, value);
-      const size_t split = setting.find('=');
-      if (split == std::string::npos) fail<ConfigError>("--set ", printable(setting), ": must be NAME=VALUE");
-      find(setting.substr(0, split));
-      line_.overrides.emplace_back(setting.substr(0, split), setting.substr(split + 1));
-      return;
-    }
-    if (take_option(name, flag, value)) return;
-    const settings::Setting setting = find(flag);
-    line_.overrides.emplace_back(flag, setting.is_bool ? switch_value(value) : value_of(flag, value));
-  }
-
-  bool take_action(const std::string& name) {
-    using Action = ParsedCommandLine::Action;
-    if (name == "help") {
-      line_.action = Action::kHelp;
-    } else if (name == "version") {
-      line_.action = Action::kVersion;
-    } else if (name == "print_config") {
-      if (line_.action == Action::kRun) line_.action = Action::kPrintConfig;
-    } else {
-      return false;
-    }
-    return true;
-  }
-
-  bool take_option(const std::string& name, const std::string& flag, const std::optional<std::string>& value) {
+    if (name == "set") return add_valued(flag, [this](const std::string& setting) { take_set(setting); });
     for (const AppOption& option : info_.options) {
       if (settings::with_underscores(option.name) != name) continue;
-      if (option.value.empty()) {
-        if (value) fail<ConfigError>("flag --", printable(flag), " takes no value");
-        line_.options[option.name] = "true";
-      } else {
-        line_.options[option.name] = value_of(flag, value);
+      if (!option.value.empty()) {
+        return add_valued(flag, [this, &option](const std::string& value) { line_.options[option.name] = value; });
       }
-      return true;
+      app_.add_flag_callback("--" + flag, [this, &option] { line_.options[option.name] = "true"; });
+      return Takes::kNothing;
     }
-    return false;
+    const settings::Setting setting = find(flag);
+    add_valued(flag, [this, flag](const std::string& value) { line_.overrides.emplace_back(flag, value); });
+    return setting.is_bool ? Takes::kYesNoOrNothing : Takes::kValue;
+  }
+
+  // `take` is called for each occurrence, when it is reached: overrides keep the order of the command line.
+  Takes add_valued(const std::string& flag, const std::function<void(const std::string&)>& take) {
+    const CLI::callback_t callback = [take](const CLI::results_t& values) {
+      take(values.front());
+      return true;
+    };
+    app_.add_option("--" + flag, callback)->trigger_on_parse();
+    return Takes::kValue;
+  }
+
+  void take_set(const std::string& setting) {
+    const size_t split = setting.find('=');
+    if (split == std::string::npos) fail<ConfigError>("--set ", printable(setting), ": must be NAME=VALUE");
+    find(setting.substr(0, split));
+    line_.overrides.emplace_back(setting.substr(0, split), setting.substr(split + 1));
+  }
+
+  // What CLI11 left over: the arguments without a flag, and the "--" that ended the flags.
+  void take_positionals() {
+    line_.positionals = app_.remaining();
+    const auto mark = std::find(line_.positionals.begin(), line_.positionals.end(), "--");
+    if (mark != line_.positionals.end()) line_.positionals.erase(mark);
+    if (info_.positionals.empty() && !line_.positionals.empty()) {
+      fail<ConfigError>("\"", printable(line_.positionals.front()), "\": ", info_.name,
+                        " takes flags only; see --help");
+    }
   }
 
   settings::Setting find(const std::string& flag) {
@@ -128,9 +162,9 @@ class ArgumentReader {
     }
   }
 
-  const std::vector<std::string>& arguments_;
   const AppInfo& info_;
-  size_t at_ = 0;
+  CLI::App app_;
+  std::map<std::string, Takes> declared_;
   ParsedCommandLine line_;
 };
 
@@ -192,7 +226,7 @@ LoadedConfig ParsedCommandLine::load(const std::string& checkpoint_json) const {
 }
 
 ParsedCommandLine parse_command_line(const std::vector<std::string>& arguments, const AppInfo& info) {
-  return ArgumentReader(arguments, info).run();
+  return CommandLineReader(info).run(arguments);
 }
 
 int run_app(const std::vector<std::string>& arguments, const AppInfo& info,

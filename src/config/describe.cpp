@@ -113,7 +113,8 @@ std::vector<Field> unet_fields(UNetConfig& c, bool has_inner) {
                          "don't divide the level's noisy input by its standard deviation"));
   fields.push_back(Field("initialize_inner_with_pretrained", &c.initialize_inner_with_pretrained,
                          "training: checkpoint that the inner level starts from; empty: none")
-                       .unset_by_none());
+                       .unset_by_none()
+                       .input_file());
   fields.push_back(Field("freeze_inner_unet", &c.freeze_inner_unet, "the inner levels are not trained"));
   fields.push_back(Field("interp_conditioning", &c.interp_conditioning, "two unused layers that old files hold"));
   return fields;
@@ -189,9 +190,12 @@ std::vector<Field> reader_fields(ReaderConfig& c) {
 
 std::vector<Field> text_fields(TextConfig& c) {
   return {
-      Field("text_model", &c.text_model, "folder of a T5 encoder, or its id in the Hugging Face cache").unset_by_none(),
+      Field("text_model", &c.text_model, "folder of a T5 encoder, or its id in the Hugging Face cache")
+          .unset_by_none()
+          .input_file(),
       Field("vocab_file", &c.vocab_file, "vocabulary (.vocab or spiece.model); empty: the text model's own")
-          .unset_by_none(),
+          .unset_by_none()
+          .input_file(),
       Field("tokenizer", choice(c.tokenizer, kTokenizers), "mdm: as the reference; t5: sentencepiece"),
       Field("text_kind", choice(c.kind, kTextKinds), "where a caption's features come from"),
       Field("text_precision", choice(c.text_precision, kTextPrecisions), "arithmetic of the text encoder"),
@@ -210,7 +214,7 @@ std::vector<Field> trainer_fields(TrainerConfig& c) {
       Field("multinode", &c.multinode, "kept for old files; has no effect"),
       Field("local_rank", &c.local_rank, "kept for old files; the launcher says which process this is").range(0, 1e6),
       Field("use_adamw", &c.use_adamw, "AdamW instead of Adam"),
-      Field("file_list", &c.file_list, "TSV that lists the training samples, or TSVs of them"),
+      Field("file_list", &c.file_list, "TSV that lists the training samples, or TSVs of them").input_file(),
       Field("log_freq", &c.log_freq, "steps between two log lines").range(1, 1e9),
       Field("save_freq", &c.save_freq, "steps between two checkpoints").range(1, 1e9),
       Field("lr", &c.lr, "highest learning rate").range(0, 1e6),
@@ -223,7 +227,8 @@ std::vector<Field> trainer_fields(TrainerConfig& c) {
       Field("seed", &c.seed, "seed of the run; -1: drawn at random and logged").range(-1, 9e15),
       Field("output_dir", &c.output_dir, "folder for checkpoints and logs").unset_by_none(),
       Field("pretrained_vision_file", &c.pretrained_vision_file, "checkpoint to start from; empty: fresh weights")
-          .unset_by_none(),
+          .unset_by_none()
+          .input_file(),
       Field("batch_size", &c.batch_size, "samples per process and batch").range(1, 1e6),
       Field("num_training_steps", &c.num_training_steps, "steps until training ends").range(1, kMany),
       Field("num_epochs", &c.num_epochs, "passes over the data until training ends").range(1, 1e9),
@@ -234,10 +239,13 @@ std::vector<Field> sample_fields(SampleConfig& c) {
   return {
       Field("checkpoint", &c.checkpoint, "file of weights (.pth or .safetensors)")
           .also({"model_file", "pretrained_vision_file"})
-          .unset_by_none(),
+          .unset_by_none()
+          .input_file(),
       Field("ema", &c.ema, "use the averaged weights where a file holds both"),
       Field("prompt", &c.prompts, "what to make pictures of"),
-      Field("prompts_file", &c.prompts_file, "file with a prompt a line, or the reference's TSV").unset_by_none(),
+      Field("prompts_file", &c.prompts_file, "file with a prompt a line, or the reference's TSV")
+          .unset_by_none()
+          .input_file(),
       Field("negative_prompt", &c.negative_prompts,
             "what the pictures should not show: one for all, or one per prompt"),
       Field("guidance_scale", &c.guidance_scale, "how strongly the prompt pulls; 1: no guidance")
@@ -252,7 +260,7 @@ std::vector<Field> sample_fields(SampleConfig& c) {
       Field("ddim_eta", &c.ddim_eta, "noise of a DDIM step: 0 none, 1 as DDPM; setting it chooses ddim").range(0, 10),
       Field("timestep_spacing", choice(c.timestep_spacing, kSpacings), "which of the N steps are visited"),
       Field("threshold", choice(c.threshold, kThresholds), "instead of the model's threshold_function"),
-      Field("init_image", &c.init_image, "start from this picture instead of noise").unset_by_none(),
+      Field("init_image", &c.init_image, "start from this picture instead of noise").unset_by_none().input_file(),
       Field("strength", &c.strength, "with init_image: share of the steps that are run").range(0, 1).above(0),
       Field("seed", &c.seed, "picture i uses seed + i; -1: drawn at random and logged").range(-1, 9e15),
       Field("num_samples", &c.num_samples, "pictures per prompt").range(1, 1e6),
@@ -266,7 +274,9 @@ std::vector<Field> sample_fields(SampleConfig& c) {
       Field("grid", &c.grid, "also write all pictures as one"),
       Field("gallery", &c.gallery, "also write index.html"),
       Field("metadata", &c.metadata, "write the settings into the PNG files"),
-      Field("from_image", &c.from_image, "take prompt and settings from a PNG made by sample").unset_by_none(),
+      Field("from_image", &c.from_image, "take prompt and settings from a PNG made by sample")
+          .unset_by_none()
+          .input_file(),
   };
 }
 

@@ -40,6 +40,8 @@ struct Field {
   Field&& unset_by_none() && { return none_is_empty_ = true, std::move(*this); }
   /// For lists that must hold something.
   Field&& not_empty() && { return not_empty_ = true, std::move(*this); }
+  /// For names of files and folders that are read.
+  Field&& input_file() && { return is_input_file = true, std::move(*this); }
 
   /// Sets the target. Returns "" or what is wrong, without the field's name.
   std::string assign(const Value& value) const;
@@ -54,6 +56,7 @@ struct Field {
   Target target;
   std::string doc;
   std::vector<std::string> aliases;  ///< names that mean the same; the first is the strongest
+  bool is_input_file = false;        ///< in a YAML file the name may be relative to that file
 
  private:
   std::string check(double number) const;

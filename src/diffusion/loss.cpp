@@ -67,8 +67,9 @@ DiffusionLoss::DiffusionLoss(const DiffusionConfig& config, const ModelConfig& m
                         " levels");
     }
     if (!config_.use_double_loss) {
-      fail<ConfigError>("multi_res_weights has no meaning without use_double_loss: true, which counts the loss of "
-                        "all levels");
+      fail<ConfigError>(
+          "multi_res_weights has no meaning without use_double_loss: true, which counts the loss of "
+          "all levels");
     }
   } else {
     level_weights_.assign(levels, 1);

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/randn.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "mdm/core/error.h"
@@ -86,8 +87,8 @@ at::Tensor draw_noise(const TrainingDraw& draw, const std::vector<uint64_t>& sam
   std::vector<int64_t> full = {static_cast<int64_t>(samples.size())};
   full.insert(full.end(), shape.begin(), shape.end());
   return normal_batch(full, device, [&](size_t i) {
-    return RandomAddress{draw.seed,  draw.attempt, draw.step, samples[i], RandomStream::kNoise,
-                         static_cast<uint32_t>(level)};
+    return RandomAddress{draw.seed,  draw.attempt,         draw.step,
+                         samples[i], RandomStream::kNoise, static_cast<uint32_t>(level)};
   });
 }
 

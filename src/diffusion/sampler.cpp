@@ -44,7 +44,8 @@ StepCoefficients step_coefficients(double gamma, double gamma_next, std::optiona
   const double posterior = (1 - alpha) * noise_next / (1 - gamma);  // variance of x_next given x_t and x_0
   const double strength = eta.value_or(1);
   const double fresh = std::clamp(strength * strength * posterior, 0.0, noise_next);
-  // x_next = sqrt(gamma_next) x_0 + kept * eps + sqrt(fresh) * noise, with eps = (x_t - sqrt(gamma) x_0) / sqrt(1 - gamma)
+  // x_next = sqrt(gamma_next) x_0 + kept * eps + sqrt(fresh) * noise, with eps = (x_t - sqrt(gamma) x_0) / sqrt(1 -
+  // gamma)
   const double kept = std::sqrt((noise_next - fresh) / (1 - gamma));
   return {std::sqrt(gamma_next) - kept * std::sqrt(gamma), kept, std::sqrt(fresh)};
 }
@@ -62,8 +63,8 @@ SampleState DdimSampler::step(const SamplingStep& step, const std::vector<at::Te
   const bool last = x_t.size() > 1 ? step.t == 1 : step.next == 0;  // the reference's two ways to see it
   for (size_t i = 0; i < x_t.size(); ++i) {
     const std::vector<float>& gammas = denoiser.schedule().gammas(i);
-    const StepCoefficients c = step_coefficients(gammas[static_cast<size_t>(step.t)],
-                                                 gammas[static_cast<size_t>(step.next)], eta_);
+    const StepCoefficients c =
+        step_coefficients(gammas[static_cast<size_t>(step.t)], gammas[static_cast<size_t>(step.next)], eta_);
     at::Tensor x = out.x_0[i] * c.x_0;
     if (c.x_t != 0) x.add_(x_t[i], c.x_t);
     const bool drawn = compat_.reference_draws ? !last && eta_ != 0.0 : c.noise > 0;
@@ -94,7 +95,8 @@ void check_run(const SamplingRun& run, const Schedule& schedule) {
   }
   const auto& steps = run.timesteps;
   const auto count = static_cast<int64_t>(steps.size()) - 1;
-  if (count < 1 || steps.back() != 0 || steps.front() > schedule.steps() || !std::is_sorted(steps.rbegin(), steps.rend())) {
+  if (count < 1 || steps.back() != 0 || steps.front() > schedule.steps() ||
+      !std::is_sorted(steps.rbegin(), steps.rend())) {
     fail<ConfigError>("the list of timesteps must fall from at most ", schedule.steps(), " to 0");
   }
   const int64_t most = run.start_images.defined() ? count : count - 1;
@@ -131,9 +133,9 @@ std::vector<at::Tensor> start_state(const SamplingRun& run, const Schedule& sche
     if (start.sizes() != at::IntArrayRef(shape)) {
       fail("the noise of level ", i, " is ", start.sizes(), ", but ", at::IntArrayRef(shape), " is needed");
     }
-    x_t.push_back(images.empty()
-                      ? start
-                      : add_noise(images[i].to(start.options()) / schedule.signal_scale(i), start, schedule.gammas(i)[t]));
+    x_t.push_back(images.empty() ? start
+                                 : add_noise(images[i].to(start.options()) / schedule.signal_scale(i), start,
+                                             schedule.gammas(i)[t]));
   }
   return x_t;
 }

@@ -142,8 +142,8 @@ Schedule::Schedule(const SamplerConfig& config, std::vector<int64_t> scales)
     fail<ConfigError>("rescale_signal is ", *config_.rescale_signal, ", it must be above 0");
   }
   if (!std::isfinite(config_.rescale_schedule) || !std::isfinite(config_.schedule_shifted_power)) {
-    fail<ConfigError>("rescale_schedule and schedule_shifted_power must be finite, but are ",
-                      config_.rescale_schedule, " and ", config_.schedule_shifted_power);
+    fail<ConfigError>("rescale_schedule and schedule_shifted_power must be finite, but are ", config_.rescale_schedule,
+                      " and ", config_.schedule_shifted_power);
   }
   const std::vector<double> exact = schedule_gammas(config_);
   base_gammas_ = shift_gammas({exact.begin(), exact.end()}, config_.rescale_schedule, config_.schedule_shifted_power);

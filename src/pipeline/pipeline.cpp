@@ -86,7 +86,12 @@ struct Pipeline::Impl {
     if (config.sample.checkpoint.empty()) fail<ConfigError>("checkpoint: no file of weights is named");
     const TensorFile file = open_weights(config.sample.checkpoint, config.sample.ema);
     text_width = text_width_of(file, config.model.levels.size());
-    load_weights(file, *make_model(config.model, text_width), /*compare_only=*/true);
+    try {
+      load_weights(file, *make_model(config.model, text_width), /*compare_only=*/true);
+    } catch (const CheckpointError& error) {
+      fail<CheckpointError>(error.what(), "\n  The config describes a ", config.model.kind(),
+                            "; use the config that belongs to this checkpoint, or none where it holds its own.");
+    }
   }
 
   bool guided(const SampleConfig& sample) const { return sample.guidance_scale != 1; }
@@ -199,6 +204,10 @@ struct Pipeline::Impl {
     };
     const SamplingResult result = run_sampler(*sampler, denoiser, noise, run);
     cancelled = result.cancelled;
+    for (const at::Tensor& level : result.x_t) {
+      if (level.isfinite().all().item<bool>()) continue;
+      fail("the pictures are not finite: the weights are damaged (see `checkpoint verify`), or the precision is too low");
+    }
     return cancelled ? std::vector<Picture>() : pictures(batch, requests, result, sample.output_inner);
   }
 

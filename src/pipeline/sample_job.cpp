@@ -19,17 +19,40 @@ namespace {
 
 constexpr int kCancelledExitCode = 130;
 
+// The setting's own name in a flag: "sample.negative-prompt" -> "negative_prompt".
+std::string leaf_name(const std::string& flag) {
+  std::string name = flag.substr(flag.rfind('.') + 1);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+// Of settings that belong together, a flag for one says all: the picture's are not taken then.
+void drop_what_flags_say(Overrides& restored, const Overrides& flags) {
+  const std::vector<std::vector<std::string>> groups = {
+      {"prompt", "prompts_file", "test_file_list"},  // prompts would add up
+      {"negative_prompt"},
+      {"sampler", "ddim_eta"},
+      {"guidance_start", "guidance_end"}};
+  for (const auto& names : groups) {
+    const auto belongs = [&](const auto& item) {
+      return std::find(names.begin(), names.end(), leaf_name(item.first)) != names.end();
+    };
+    if (std::none_of(flags.begin(), flags.end(), belongs)) continue;
+    restored.erase(std::remove_if(restored.begin(), restored.end(), belongs), restored.end());
+  }
+}
+
 // Settings of a PNG of ours below the flags.
 ParsedCommandLine with_settings_of_image(ParsedCommandLine command_line) {
-  const std::string png = command_line.preliminary().config.sample.from_image;
-  if (png.empty()) return command_line;
-  Overrides restored = settings_from_png(png);
-  const bool own_prompt = std::any_of(command_line.overrides.begin(), command_line.overrides.end(),
-                                      [](const auto& item) { return item.first == "prompt" || item.first == "prompts_file"; });
-  if (own_prompt) {  // prompts add up, so one from the flags would not replace the picture's
-    restored.erase(std::remove_if(restored.begin(), restored.end(), [](const auto& item) { return item.first == "prompt"; }),
-                   restored.end());
+  const SampleConfig given = command_line.preliminary().config.sample;
+  if (given.from_image.empty()) return command_line;
+  Overrides restored = settings_from_png(given.from_image);
+  const bool from_picture =
+      std::any_of(restored.begin(), restored.end(), [](const auto& item) { return item.first == "strength"; });
+  if (from_picture && given.init_image.empty()) {
+    log_warning(printable(given.from_image), " was itself made from a picture; give that with --init-image");
   }
+  drop_what_flags_say(restored, command_line.overrides);
   command_line.overrides.insert(command_line.overrides.begin(), restored.begin(), restored.end());
   return command_line;
 }
@@ -37,9 +60,7 @@ ParsedCommandLine with_settings_of_image(ParsedCommandLine command_line) {
 uint64_t chosen_seed(int64_t wanted) {
   if (wanted >= 0) return static_cast<uint64_t>(wanted);
   std::random_device device;
-  const uint64_t seed = device() & 0x7FFFFFFFU;  // fits every tool that reads the number back
-  log_info("seed: ", seed);
-  return seed;
+  return device() & 0x7FFFFFFFU;  // fits every tool that reads the number back
 }
 
 }  // namespace
@@ -74,6 +95,7 @@ int run_sample(const ParsedCommandLine& original, const std::atomic<bool>& cance
   const std::vector<PictureRequest> requests = picture_requests(sample, chosen_seed(sample.seed));
   SampleOutput output(loaded.config, sample, std::filesystem::path(sample.checkpoint).filename().string());
   Pipeline pipeline(loaded.config);
+  if (sample.seed < 0) log_info("seed: ", requests.front().seed);
 
   int64_t done_before = 0;
   std::unique_ptr<Progress> progress;
@@ -97,7 +119,11 @@ int run_sample(const ParsedCommandLine& original, const std::atomic<bool>& cance
   try {
     pipeline.generate(requests, sample, callbacks);
   } catch (...) {
-    output.finish();  // what was written is listed, whatever came after it
+    try {
+      output.finish();  // what was written is listed, whatever came after it
+    } catch (const Error& error) {
+      log_error(error.what());  // the first failure is the one to report
+    }
     throw;
   }
   if (progress) progress->finish();

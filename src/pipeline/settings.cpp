@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 #include <vector>
 
@@ -15,7 +16,7 @@ namespace {
 constexpr const char* kRestorable[] = {
     "prompt",        "negative_prompt", "seed",          "guidance_scale", "guidance_rescale",  "guidance_start",
     "guidance_end",  "num_inference_steps", "sampler",   "ddim_eta",       "timestep_spacing",  "threshold",
-    "strength",      "sample_image_size",   "pad"};
+    "strength",      "sample_image_size",   "pad",       "precision"};
 
 const char* name_of(SamplerKind kind) { return kind == SamplerKind::kDdim ? "ddim" : "ddpm"; }
 
@@ -39,11 +40,11 @@ const char* name_of(ThresholdType type) {
   return "CLIP";
 }
 
-// One value of the JSON as the text of a flag; "" when it is no plain value.
-std::string flag_text(const nlohmann::json& value) {
+// One value of the JSON as the text of a flag; nothing when it is no plain value.
+std::optional<std::string> flag_text(const nlohmann::json& value) {
   if (value.is_string()) return value.get<std::string>();
   if (value.is_number() || value.is_boolean()) return value.dump();
-  return "";
+  return std::nullopt;
 }
 
 }  // namespace
@@ -70,6 +71,7 @@ PngText settings_text(const Picture& picture, const SampleConfig& sample, const 
   if (!sample.init_image.empty()) settings["strength"] = sample.strength;
   settings["sample_image_size"] = picture.image.width;
   settings["pad"] = config.text.pad.text();
+  settings["precision"] = config.runtime.precision == Precision::kBf16 ? "bf16" : "fp32";
 
   std::ostringstream readable;
   readable << picture.request.prompt << "\n";
@@ -93,8 +95,7 @@ Overrides settings_from_png(const std::filesystem::path& png) {
   for (const char* name : kRestorable) {
     const auto value = settings.find(name);
     if (value == settings.end()) continue;
-    const std::string flag = flag_text(*value);
-    if (!flag.empty()) overrides.emplace_back(name, flag);
+    if (const auto flag = flag_text(*value)) overrides.emplace_back(name, *flag);
   }
   return overrides;
 }

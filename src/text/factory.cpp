@@ -1,7 +1,7 @@
 // Tokenizers and text encoders from a config.
 #include "mdm/core/error.h"
-#include "mdm/core/log.h"
 #include "mdm/core/files.h"
+#include "mdm/core/log.h"
 #include "mdm/text/mdm_tokenizer.h"
 #include "mdm/text/other_encoders.h"
 #include "mdm/text/t5_text_encoder.h"
@@ -21,14 +21,15 @@ bool is_file(const std::filesystem::path& path) {
 // vocab_file if it is there and will do, else the text model's spiece.model; empty when there is neither.
 std::filesystem::path vocabulary_of(const TextConfig& text, const std::filesystem::path& spiece_model) {
   if (is_file(text.vocab_file)) {
-    const bool will_do = text.tokenizer == TokenizerKind::kMdm ||
-                         looks_like_spiece_model(FileBytes::open(text.vocab_file)->view());
+    const bool will_do =
+        text.tokenizer == TokenizerKind::kMdm || looks_like_spiece_model(FileBytes::open(text.vocab_file)->view());
     if (will_do) return text.vocab_file;
   }
   if (spiece_model.empty()) return {};
   if (!text.vocab_file.empty()) {
-    log_info("vocab_file ", printable(text.vocab_file), is_file(text.vocab_file) ? " is no SentencePiece model" : " is not there",
-             "; using ", printable(spiece_model.string()));
+    log_info("vocab_file ", printable(text.vocab_file),
+             is_file(text.vocab_file) ? " is no SentencePiece model" : " is not there", "; using ",
+             printable(spiece_model.string()));
   }
   return spiece_model;
 }
@@ -41,8 +42,9 @@ std::unique_ptr<Tokenizer> make_tokenizer(const TextConfig& text, const std::fil
       text_model_folder.empty() ? std::filesystem::path() : find_text_model_files(text_model_folder).spiece_model;
   const auto vocabulary = vocabulary_of(text, spiece_model);
   if (vocabulary.empty()) {
-    fail<ConfigError>("no vocabulary for the ", text.tokenizer == TokenizerKind::kMdm ? "mdm" : "t5", " tokenizer: vocab_file '",
-                      printable(text.vocab_file), "' ", is_file(text.vocab_file) ? "is no SentencePiece model" : "is not there",
+    fail<ConfigError>("no vocabulary for the ", text.tokenizer == TokenizerKind::kMdm ? "mdm" : "t5",
+                      " tokenizer: vocab_file '", printable(text.vocab_file), "' ",
+                      is_file(text.vocab_file) ? "is no SentencePiece model" : "is not there",
                       ", and the text model's folder '", printable(text_model_folder.string()),
                       "' has no spiece.model. Give the reference's t5.vocab (tokenizer mdm) or T5's spiece.model "
                       "(either tokenizer) as vocab_file, or put spiece.model into that folder.");
@@ -60,8 +62,9 @@ std::unique_ptr<TextEncoder> make_text_encoder(const TextConfig& text, const Rea
     return std::make_unique<ClassLabelEncoder>(text.vocab_file, options.class_width, options.device);
   }
   if (text.kind == TextKind::kJoint) {
-    fail<ConfigError>("text_kind joint: a text encoder that is trained with the model exists in training only; "
-                      "here are t5, precomputed and class");
+    fail<ConfigError>(
+        "text_kind joint: a text encoder that is trained with the model exists in training only; "
+        "here are t5, precomputed and class");
   }
   const auto folder = resolve_text_model(text.text_model);
   auto tokenizer = make_tokenizer(text, folder, options.compat);

@@ -4,6 +4,8 @@
 #include <limits>
 #include <queue>
 
+#include "text/vocabulary.h"
+
 namespace mdm {
 namespace {
 
@@ -52,10 +54,12 @@ class ForwardSearch {
   bool tied() const { return tied_; }
 
  private:
+  // One a byte in the worst case, so small: limits of vocabulary.h make both numbers fit.
   struct Node {
-    uint32_t previous;
-    int32_t id;  // of the piece that led here
+    uint32_t back : 12;  // how many nodes before this one the piece began
+    uint32_t id : 20;    // of the piece that led here
   };
+  static_assert(kMaxPieceBytes < 1U << 12 && kMaxPieces + 100 < 1U << 20);
 
   // Makes a node if a piece ends here.
   void complete() {
@@ -75,8 +79,8 @@ class ForwardSearch {
       best_previous = hypothesis.start;
     }
     if (best_id < 0) return;
-    nodes_.push_back({best_previous, best_id});
-    last_ = static_cast<uint32_t>(nodes_.size() - 1);
+    last_ = static_cast<uint32_t>(nodes_.size());
+    nodes_.push_back({(last_ - best_previous) & 0xFFF, static_cast<uint32_t>(best_id) & 0xFFFFF});
     last_distance_ = best_distance;
     live_.push_back({ByteTrie::kRoot, last_, last_distance_});
   }
@@ -84,7 +88,8 @@ class ForwardSearch {
   // Appends the ids on the way to the last node, which becomes the first.
   void flush() {
     const auto from = static_cast<std::ptrdiff_t>(ids_.size());
-    for (uint32_t node = last_; node != 0; node = nodes_[node].previous) ids_.push_back(nodes_[node].id);
+    for (uint32_t node = last_; node != 0; node -= nodes_[node].back)
+      ids_.push_back(static_cast<int32_t>(nodes_[node].id));
     std::reverse(ids_.begin() + from, ids_.end());
     nodes_.resize(1);
     last_ = 0;
@@ -93,7 +98,7 @@ class ForwardSearch {
   const ByteTrie& trie_;
   const std::vector<double>* costs_;
   std::vector<Hypothesis> live_ = {{ByteTrie::kRoot, 0, 0.0}};  // by ascending start
-  std::vector<Node> nodes_ = {{0, -1}};
+  std::vector<Node> nodes_ = {{0, 0}};                          // since what is final
   uint32_t last_ = 0;
   double last_distance_ = 0;
   bool tied_ = false;
@@ -147,7 +152,8 @@ class WholeLattice {
       }
     }
     std::vector<int32_t> ids;
-    for (uint32_t node = last_node(); node != 0; node = edges_[arrival[node]].from) ids.push_back(edges_[arrival[node]].id);
+    for (uint32_t node = last_node(); node != 0; node = edges_[arrival[node]].from)
+      ids.push_back(edges_[arrival[node]].id);
     std::reverse(ids.begin(), ids.end());
     return ids;
   }
@@ -194,8 +200,8 @@ class WholeLattice {
     return {std::move(first), std::move(out)};
   }
 
-  std::vector<Edge> edges_;                 // by target, then by ascending start
-  std::vector<uint32_t> edges_end_ = {0};   // where the edges into a node end; node 0 has none
+  std::vector<Edge> edges_;                // by target, then by ascending start
+  std::vector<uint32_t> edges_end_ = {0};  // where the edges into a node end; node 0 has none
 };
 
 }  // namespace

@@ -52,8 +52,8 @@ std::vector<TextEncoder::Row> PrecomputedTextEncoder::encode_rows(const std::vec
     if (impl_->file.find(caption) == nullptr) {
       std::vector<std::string_view> names;
       for (const auto& entry : impl_->file.entries()) names.push_back(entry.name);
-      fail<DataError>(printable(impl_->file.path().string(), 1000), ": has no embedding of \"", printable(caption), "\"",
-                      hint(caption.size() > 1000 ? std::string_view() : nearest_name(caption, names)));
+      fail<DataError>(printable(impl_->file.path().string(), 1000), ": has no embedding of \"", printable(caption),
+                      "\"", hint(caption.size() > 1000 ? std::string_view() : nearest_name(caption, names)));
     }
     at::Tensor outputs = impl_->file.tensor(caption);
     if (max_length >= 0 && outputs.size(0) > max_length) outputs = outputs.narrow(0, 0, max_length);

@@ -32,12 +32,8 @@ class ProtoReader {
     field.wire_type = static_cast<int>(key & 7);
     if (field.number == 0 || field.number > 0x1FFFFFFF) damaged("a field number out of range");
     switch (field.wire_type) {
-      case 0:
-        field.integer = varint();
-        break;
-      case 1:
-        field.integer = fixed(8);
-        break;
+      case 0: field.integer = varint(); break;
+      case 1: field.integer = fixed(8); break;
       case 2: {
         const uint64_t length = varint();
         if (length > message_.size() - at_) damaged("a length beyond the end of its message");
@@ -45,11 +41,8 @@ class ProtoReader {
         at_ += length;
         break;
       }
-      case 5:
-        field.integer = fixed(4);
-        break;
-      default:
-        damaged("an unknown kind of field");
+      case 5: field.integer = fixed(4); break;
+      default: damaged("an unknown kind of field");
     }
     return true;
   }

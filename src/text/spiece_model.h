@@ -21,12 +21,12 @@ struct SpiecePiece {
 /// The parts of the file that tokenising needs. Views stay valid as long as the object lives.
 struct SpieceModel {
   std::shared_ptr<const std::string> bytes;  ///< of the file
-  std::vector<SpiecePiece> pieces;      ///< the index is the id
+  std::vector<SpiecePiece> pieces;           ///< the index is the id
   std::string_view precompiled_charsmap;
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;
-  int64_t model_type = 1;               ///< 1: unigram
+  int64_t model_type = 1;  ///< 1: unigram
   bool treat_whitespace_as_suffix = false;
   bool byte_fallback = false;
 };

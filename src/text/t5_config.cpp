@@ -39,7 +39,8 @@ class T5ConfigJson {
   }
   void must_be(const char* name, const char* expected, const char* why) const {
     const auto& value = required(name);
-    if (!value.is_string() || value.get_ref<const std::string&>() != expected) wrong(name, value, concat('"', expected, '"', why));
+    if (!value.is_string() || value.get_ref<const std::string&>() != expected)
+      wrong(name, value, concat('"', expected, '"', why));
   }
   void must_be_if_present(const char* name, const nlohmann::json& expected) const {
     if (present(name) && json_[name] != expected) wrong(name, json_[name], expected.dump());

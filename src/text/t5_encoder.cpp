@@ -20,8 +20,8 @@ struct T5Encoder::Impl {
     return options.dtype == at::kBFloat16 ? -3.3895313892515355e38F : std::numeric_limits<float>::lowest();
   }
   at::Tensor position_bias(int64_t first_query, int64_t queries, int64_t length) const;
-  at::Tensor attention(const T5Block& block, const at::Tensor& x, int64_t batch, int64_t length,
-                       const at::Tensor& bias, const at::Tensor& mask_bias) const;
+  at::Tensor attention(const T5Block& block, const at::Tensor& x, int64_t batch, int64_t length, const at::Tensor& bias,
+                       const at::Tensor& mask_bias) const;
 };
 
 namespace {
@@ -47,8 +47,8 @@ at::Tensor T5Encoder::Impl::position_bias(int64_t first_query, int64_t queries, 
   auto* out = buckets.data_ptr<int64_t>();
   std::vector<int64_t> by_distance(static_cast<size_t>(length + queries));
   for (size_t i = 0; i < by_distance.size(); ++i) {
-    by_distance[i] = t5_relative_bucket(lowest_distance + static_cast<int64_t>(i), config.relative_attention_num_buckets,
-                                        config.relative_attention_max_distance);
+    by_distance[i] = t5_relative_bucket(lowest_distance + static_cast<int64_t>(i),
+                                        config.relative_attention_num_buckets, config.relative_attention_max_distance);
   }
   for (int64_t q = 0; q < queries; ++q) {
     const int64_t* row = by_distance.data() + (-(first_query + q) - lowest_distance);
@@ -115,7 +115,7 @@ at::Tensor T5Encoder::forward(const at::Tensor& ids, const at::Tensor& mask, T5T
   }
 
   at::Tensor x = impl_->weights.embedding.index_select(0, ids.flatten().to(device())).to(at::kFloat);  // (B * L, D)
-  at::Tensor mask_bias;  // (B, 1, 1, L)
+  at::Tensor mask_bias;                                                                                // (B, 1, 1, L)
   if (mask.defined()) {
     mask_bias = (1 - mask.to(device(), at::kFloat)).mul_(impl_->lowest()).view({batch, 1, 1, length});
   }

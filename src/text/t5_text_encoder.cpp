@@ -92,8 +92,7 @@ std::vector<TextEncoder::Row> T5TextEncoder::encode_ids(const std::vector<const 
   std::vector<Row> rows(ids.size());
   for (size_t begin = 0; begin < order.size();) {
     size_t end = begin + 1;
-    while (end < order.size() &&
-           static_cast<int64_t>((end - begin + 1) * ids[order[end]]->size()) <= kTokensAtATime) {
+    while (end < order.size() && static_cast<int64_t>((end - begin + 1) * ids[order[end]]->size()) <= kTokensAtATime) {
       ++end;
     }
     std::vector<std::vector<int32_t>> group;
@@ -106,7 +105,8 @@ std::vector<TextEncoder::Row> T5TextEncoder::encode_ids(const std::vector<const 
     }
     for (size_t i = begin; i < end; ++i) {
       const auto row = static_cast<int64_t>(i - begin), length = batch.lengths[i - begin];
-      rows[order[i]] = {outputs.select(0, row).narrow(0, 0, length).clone(), mask.select(0, row).narrow(0, 0, length).clone()};
+      rows[order[i]] = {outputs.select(0, row).narrow(0, 0, length).clone(),
+                        mask.select(0, row).narrow(0, 0, length).clone()};
     }
     captions_encoded_ += static_cast<int64_t>(end - begin);
     begin = end;

@@ -29,7 +29,8 @@ std::map<std::string, Shape> expected_tensors(const T5Config& c) {
   std::map<std::string, Shape> expected;
   for (int64_t i = 0; i < c.num_layers; ++i) {
     const std::string layer = block_prefix(i);
-    for (const char* part : {"q", "k", "v"}) expected[concat(layer, "0.SelfAttention.", part, ".weight")] = {inner, c.d_model};
+    for (const char* part : {"q", "k", "v"})
+      expected[concat(layer, "0.SelfAttention.", part, ".weight")] = {inner, c.d_model};
     expected[layer + "0.SelfAttention.o.weight"] = {c.d_model, inner};
     expected[layer + "0.layer_norm.weight"] = {c.d_model};
     expected[layer + "1.DenseReluDense.wi_0.weight"] = {c.d_ff, c.d_model};
@@ -38,16 +39,14 @@ std::map<std::string, Shape> expected_tensors(const T5Config& c) {
     expected[layer + "1.layer_norm.weight"] = {c.d_model};
   }
   expected[block_prefix(0) + "0.SelfAttention.relative_attention_bias.weight"] = {c.relative_attention_num_buckets,
-                                                                                 c.num_heads};
+                                                                                  c.num_heads};
   expected["encoder.final_layer_norm.weight"] = {c.d_model};
   return expected;
 }
 
 constexpr const char* kEmbeddingNames[] = {"shared.weight", "encoder.embed_tokens.weight"};
 
-bool belongs_elsewhere(std::string_view name) {
-  return name.substr(0, 8) == "decoder." || name == "lm_head.weight";
-}
+bool belongs_elsewhere(std::string_view name) { return name.substr(0, 8) == "decoder." || name == "lm_head.weight"; }
 
 bool is_real_float(at::ScalarType type) {
   return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf || type == at::kDouble;
@@ -90,7 +89,8 @@ class T5Files {
 std::string problem_with(const TensorEntry* entry, const std::string& name, const Shape& shape) {
   if (entry == nullptr) return "missing: " + name;
   if (entry->shape != shape) {
-    return concat("wrong shape: ", name, " is ", shape_text(entry->shape), ", config.json asks for ", shape_text(shape));
+    return concat("wrong shape: ", name, " is ", shape_text(entry->shape), ", config.json asks for ",
+                  shape_text(shape));
   }
   if (!is_real_float(entry->dtype)) return concat("wrong type: ", name, " is ", c10::toString(entry->dtype));
   return {};

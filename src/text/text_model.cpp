@@ -25,7 +25,8 @@ bool is_bare_name(std::string_view name) {
   if (name.empty() || name.size() > 255 || name.front() == '.' || name.front() == '-') return false;
   if (name.find("..") != std::string_view::npos) return false;
   return std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
   });
 }
 
@@ -116,8 +117,10 @@ fs::path resolve_text_model(const std::string& text_model, const fs::path& hub_c
   if (text_model.empty()) fail<ConfigError>("text_model is empty; expected a folder or an id. ", kExpectedFiles);
   if (is_folder(text_model)) return text_model;
   if (!is_model_id(text_model)) {
-    fail<ConfigError>("text_model '", printable(text_model), "': there is no such folder, and it is no id like "
-                      "google/flan-t5-xl. ", kExpectedFiles);
+    fail<ConfigError>("text_model '", printable(text_model),
+                      "': there is no such folder, and it is no id like "
+                      "google/flan-t5-xl. ",
+                      kExpectedFiles);
   }
   std::string entry = "models--" + text_model;
   if (const size_t slash = entry.find('/'); slash != std::string::npos) entry.replace(slash, 1, "--");
@@ -149,8 +152,8 @@ TextModelFiles find_text_model_files(const fs::path& folder) {
   files.folder = folder;
   files.config = checked_member(folder, "config.json");
   if (is_there(folder / "spiece.model")) files.spiece_model = checked_member(folder, "spiece.model");
-  for (const std::string name : {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-                                 "pytorch_model.bin.index.json"}) {
+  for (const std::string name :
+       {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}) {
     if (!is_there(folder / name)) continue;
     const bool index = name.size() > 5 && name.compare(name.size() - 5, 5, ".json") == 0;
     files.weights = index ? shards_of(folder, name) : std::vector<fs::path>{checked_member(folder, name)};

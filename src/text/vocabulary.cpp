@@ -64,7 +64,8 @@ void refuse_duplicates(const Vocabulary& vocabulary, const std::string& where, c
 // Rounds to 5 decimals the way a text file with 5 decimals does.
 double rounded_score(float score) {
   char text[64];
-  const auto written = std::to_chars(text, text + sizeof(text), static_cast<double>(score), std::chars_format::fixed, 5);
+  const auto written =
+      std::to_chars(text, text + sizeof(text), static_cast<double>(score), std::chars_format::fixed, 5);
   double value = 0;
   std::from_chars(text, written.ptr, value);
   return value;
@@ -126,8 +127,8 @@ Vocabulary vocabulary_from_spiece(const std::filesystem::path& file) {
       fail<DataError>(where, ": piece ", vocabulary.size(), " has the score ", piece.score,
                       "; scores are logarithms of probabilities and not positive");
     }
-    const bool special = piece.type == SpieceType::kControl || piece.type == SpieceType::kUnknown ||
-                         is_special(piece.text);
+    const bool special =
+        piece.type == SpieceType::kControl || piece.type == SpieceType::kUnknown || is_special(piece.text);
     has_extra_ids = has_extra_ids || piece.text == "<extra_id_0>";
     append_piece(vocabulary, piece.text, -rounded_score(piece.score), special);
   }

@@ -11,10 +11,10 @@ namespace mdm {
 
 /// Pieces in the order of their ids.
 struct Vocabulary {
-  std::string bytes;              ///< all pieces, one after the other, U+2581 replaced by a space
-  std::vector<uint32_t> ends;     ///< where piece i ends in `bytes`
-  std::vector<double> costs;      ///< minus the scores
-  std::vector<uint8_t> special;   ///< 1 for pieces that stand for no text: </s>, <pad>, <unk>, <extra_id_N>
+  std::string bytes;             ///< all pieces, one after the other, U+2581 replaced by a space
+  std::vector<uint32_t> ends;    ///< where piece i ends in `bytes`
+  std::vector<double> costs;     ///< minus the scores
+  std::vector<uint8_t> special;  ///< 1 for pieces that stand for no text: </s>, <pad>, <unk>, <extra_id_N>
 
   size_t size() const { return ends.size(); }
   std::string_view piece(size_t id) const {

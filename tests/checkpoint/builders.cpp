@@ -109,8 +109,8 @@ std::string ZipFile::bytes() const {
   std::string out;
   std::string directory;
   for (const auto& record : records) {
-    uint32_t crc = static_cast<uint32_t>(
-        crc32_z(0, reinterpret_cast<const Bytef*>(record.data.data()), record.data.size()));
+    uint32_t crc =
+        static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(record.data.data()), record.data.size()));
     if (record.no_crc) crc = 0;
     if (record.wrong_crc) crc ^= 1;
     const std::string& local_name = record.local_name.empty() ? record.name : record.local_name;
@@ -122,7 +122,8 @@ std::string ZipFile::bytes() const {
         static_cast<uint64_t>(record.header_offset >= 0 ? record.header_offset : static_cast<int64_t>(out.size()));
     const std::string common = little(record.flags, 2) + little(record.method, 2) + little(0, 4) + little(crc, 4) +
                                little(stored, 4) + little(size, 4);
-    out += "PK\x03\x04" + little(20, 2) + common + little(local_name.size(), 2) + little(0, 2) + local_name + record.data;
+    out +=
+        "PK\x03\x04" + little(20, 2) + common + little(local_name.size(), 2) + little(0, 2) + local_name + record.data;
     directory += "PK\x01\x02" + little(record.made_by, 2) + little(20, 2) + common + little(record.name.size(), 2) +
                  little(0, 2) + little(0, 2) + little(0, 2) + little(0, 2) + little(record.attributes, 4) +
                  little(offset, 4) + record.name;
@@ -130,7 +131,8 @@ std::string ZipFile::bytes() const {
   out += before_directory;
   const uint64_t begin = out.size();
   out += directory + after_directory;
-  const uint64_t count = static_cast<uint64_t>(claimed_count >= 0 ? claimed_count : static_cast<int64_t>(records.size()));
+  const uint64_t count =
+      static_cast<uint64_t>(claimed_count >= 0 ? claimed_count : static_cast<int64_t>(records.size()));
   const auto place = static_cast<uint64_t>(claimed_directory >= 0 ? claimed_directory : static_cast<int64_t>(begin));
   if (zip64) {
     const uint64_t at = out.size();
@@ -138,13 +140,13 @@ std::string ZipFile::bytes() const {
     const auto place64 = static_cast<uint64_t>(zip64_directory >= 0 ? zip64_directory : static_cast<int64_t>(begin));
     out += "PK\x06\x06" + little(44, 8) + little(45, 2) + little(45, 2) + little(0, 4) + little(0, 4) +
            little(count64, 8) + little(count64, 8) + little(directory.size(), 8) + little(place64, 8);
-    out += "PK\x06\x07" + little(0, 4) +
-           little(zip64_record >= 0 ? static_cast<uint64_t>(zip64_record) : at, 8) + little(1, 4);
+    out += "PK\x06\x07" + little(0, 4) + little(zip64_record >= 0 ? static_cast<uint64_t>(zip64_record) : at, 8) +
+           little(1, 4);
   }
   const uint64_t count16 = zip64 ? 0xFFFF : count;
   out += "PK\x05\x06" + little(0, 4) + little(count16, 2) + little(count16, 2) +
-         little(zip64 ? 0xFFFFFFFF : directory.size() + after_directory.size(), 4) + little(zip64 ? 0xFFFFFFFF : place, 4) +
-         little(comment.size(), 2) + comment;
+         little(zip64 ? 0xFFFFFFFF : directory.size() + after_directory.size(), 4) +
+         little(zip64 ? 0xFFFFFFFF : place, 4) + little(comment.size(), 2) + comment;
   return out;
 }
 
@@ -169,7 +171,9 @@ std::string legacy_pth(const std::string& pickle_bytes, const std::string& keys_
   return magic + protocol + system + pickle_bytes + keys_pickle + storages;
 }
 
-std::string safetensors(const std::string& json, const std::string& data) { return little(json.size(), 8) + json + data; }
+std::string safetensors(const std::string& json, const std::string& data) {
+  return little(json.size(), 8) + json + data;
+}
 
 Outcome try_open(const std::filesystem::path& path) {
   Outcome outcome;

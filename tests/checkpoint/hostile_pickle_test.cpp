@@ -1,6 +1,7 @@
 // Hostile pickles: programs, bombs, lies about storages and tensors (classes P1 to P4).
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <sstream>
 
 #include "checkpoint/builders.h"
@@ -44,16 +45,17 @@ TEST_F(HostilePickle, NeverRunsAnything) {
   const std::string inst = "(" + command + "ios\nsystem\n";
   const std::string obj = "(" + pickle_global("posix", "system") + command + "o";
   const std::string eval = pickle_global("builtins", "eval") + pickle_tuple({command}) + "R";
-  const std::string get = pickle_global("builtins", "getattr") +
-                          pickle_tuple({pickle_global("os", "path"), pickle_text("join")}) + "R";
+  const std::string get =
+      pickle_global("builtins", "getattr") + pickle_tuple({pickle_global("os", "path"), pickle_text("join")}) + "R";
   const std::string built = pickle_global("subprocess", "Popen") + ")\x81}" + pickle_text("args") + command + "sb";
   const std::string tensor = pickle_tensor(pickle_storage("FloatStorage", "0", 4), 0, {4}, {1});
   for (const auto& attack : {system, stack_system, inst, obj, eval, get, built}) {
     // As the whole file, in the state dict, beside it, and as the storage or its type.
     refused(pickle(attack), "not a dictionary of named tensors");
     refused(pickle(pickle_dict({{"state_dict", pickle_dict({{"w", tensor}, {"x", attack}})}})), "not executed");
-    refused(pickle(pickle_dict({{"model", pickle_dict({{"w", attack}})}, {"state_dict", pickle_dict({{"w", attack}})}})),
-            "not executed");
+    refused(
+        pickle(pickle_dict({{"model", pickle_dict({{"w", attack}})}, {"state_dict", pickle_dict({{"w", attack}})}})),
+        "not executed");
     refused(one_tensor(pickle_tensor(attack, 0, {4}, {1})), "not a tensor that can be read");
     const auto beside = zip(pickle(pickle_dict({{"state_dict", pickle_dict({{"w", tensor}})}, {"args", attack}})));
     const TensorFile file = TensorFile::open(beside);
@@ -137,8 +139,9 @@ TEST_F(HostilePickle, DepthAndCyclesAreHarmless) {
   for (int i = 0; i < 900'000; ++i) deep += "]";
   deep += "N";
   for (int i = 0; i < 900'000; ++i) deep += "a";
-  for (const std::string& value : {deep, std::string("]q\x05h\x05"
-                                                     "a"),
+  for (const std::string& value : {deep,
+                                   std::string("]q\x05h\x05"
+                                               "a"),
                                    std::string("}q\x05X\x01\x00\x00\x00kh\x05s", 11)}) {
     const auto path = zip(pickle(pickle_dict({{"x", value}})));
     expect_bounded(path);
@@ -182,12 +185,53 @@ TEST_F(HostilePickle, ManyTensorsAreBounded) {
   EXPECT_TRUE(outcome.opened || !outcome.error.empty());
 }
 
+// One large value, named again and again by two bytes each.
+TEST_F(HostilePickle, SharedValuesAreNotCopied) {
+  const auto repeated = [](const std::string& piece, int count) {
+    std::string out;
+    for (int i = 0; i < count; ++i) out += piece;
+    return out;
+  };
+  const std::string text = pickle_text(std::string(4 << 20, 'a') + "\xff") + "q\x01" + "0";
+  const std::string tensor = pickle_tensor(pickle_storage("FloatStorage", "0", 4), 0, {4}, {1}) + "q\x02" + "0";
+  const std::string name = pickle_text(std::string(4000, 'n')) + "q\x03" + "0";
+  const auto inspected = [&](const std::string& piece) {
+    const auto path = zip(pickle(piece));
+    const Outcome outcome = expect_bounded(path);
+    const auto start = std::chrono::steady_clock::now();
+    std::ostringstream listing;
+    try {
+      print_inspection(inspect_checkpoint(path), listing);
+    } catch (const CheckpointError&) {
+    }
+    EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 10);
+    return outcome;
+  };
+  inspected(text + "}(" + repeated("h\x01N", 50'000) + "u");                             // as keys
+  inspected(text + "}(" + repeated("h\x01\x85N", 50'000) + "u");                         // as keys that are no text
+  inspected(text + "}(" + pickle_text("x") + "](" + repeated("h\x01", 100'000) + "eu");  // as values
+  inspected(text + "}(" + pickle_text("x") + "](" + repeated("h\x01h\x01\x93", 50'000) + "eu");  // as names
+  inspected(text + pickle_global("_codecs", "encode") + "q\x04" + "0" + pickle_text("latin1") + "q\x05" + "0}(" +
+            pickle_text("x") + "](" + repeated("h\x04h\x01h\x05\x86R", 20'000) + "eu");
+  const std::string storage = pickle_tuple({pickle_text("storage"), pickle_global("torch", "FloatStorage"), "h\x01",
+                                            pickle_text("cpu"), pickle_int(4)}) +
+                              "q\x06" + "0";
+  EXPECT_FALSE(inspected(text + storage + "}(" + pickle_text("x") + "](" + repeated("h\x06Q", 50'000) + "eu").opened);
+  EXPECT_FALSE(inspected(tensor + name + "}(" + repeated("h\x03h\x02", 100'000) + "u").opened);
+
+  // A state dict that is also the value of many other keys, and dictionaries that hold themselves.
+  std::string state = "}q\x07(";
+  for (int i = 0; i < 50'000; ++i) state += pickle_text(std::to_string(i)) + "h\x02";
+  std::string keys;
+  for (int i = 0; i < 50'000; ++i) keys += pickle_text("k" + std::to_string(i)) + "h\x07";
+  EXPECT_TRUE(inspected(tensor + "}(" + pickle_text("state_dict") + state + "u" + keys + "u").opened);
+  inspected("}q\x07(" + keys + "u");
+}
+
 // --- P3: storages
 
 TEST_F(HostilePickle, RefusesLiesAboutStorages) {
-  const auto tensor_in = [&](const std::string& storage) {
-    return one_tensor(pickle_tensor(storage, 0, {4}, {1}));
-  };
+  const auto tensor_in = [&](const std::string& storage) { return one_tensor(pickle_tensor(storage, 0, {4}, {1})); };
   const auto only_zip = [&](const std::string& bytes, const std::string& fragment) {
     SCOPED_TRACE(fragment);
     expect_refused(zip(bytes), fragment);
@@ -227,9 +271,10 @@ TEST_F(HostilePickle, RefusesLiesInLegacyStorages) {
   refuse(legacy_pth(one, "", ""), "cut off");
   // A part of a storage that does not exist: (view key, offset, size).
   const auto view = [&](int64_t offset, int64_t size) {
-    const std::string storage =
-        pickle_tuple({pickle_text("storage"), pickle_global("torch", "FloatStorage"), pickle_text("0"), pickle_text("cpu"),
-                      pickle_int(4), pickle_tuple({pickle_text("v"), pickle_int(offset), pickle_int(size)})}) + "Q";
+    const std::string storage = pickle_tuple({pickle_text("storage"), pickle_global("torch", "FloatStorage"),
+                                              pickle_text("0"), pickle_text("cpu"), pickle_int(4),
+                                              pickle_tuple({pickle_text("v"), pickle_int(offset), pickle_int(size)})}) +
+                                "Q";
     return legacy_pth(one_tensor(pickle_tensor(storage, 0, {2}, {1})), keys, little(4, 8) + kFloats);
   };
   EXPECT_TRUE(expect_bounded(folder_.write("old.pth", view(2, 2))).opened);
@@ -264,10 +309,12 @@ TEST_F(HostilePickle, RefusesLiesAboutTensors) {
   lie(0, std::vector<int64_t>(65, 1), std::vector<int64_t>(65, 1), "bad shape");
   const std::string floats = pickle_global("torch._utils", "_rebuild_tensor_v2") +
                              pickle_tuple({storage, pickle_int(0), pickle_tuple({"G" + std::string(8, '\0')}),
-                                           pickle_tuple({pickle_int(1)}), "\x89", "N"}) + "R";
+                                           pickle_tuple({pickle_int(1)}), "\x89", "N"}) +
+                             "R";
   refused(one_tensor(floats), "bad shape");
   const std::string no_storage = pickle_global("torch._utils", "_rebuild_tensor_v2") +
-                                 pickle_tuple({"N", pickle_int(0), pickle_tuple({}), pickle_tuple({}), "\x89", "N"}) + "R";
+                                 pickle_tuple({"N", pickle_int(0), pickle_tuple({}), pickle_tuple({}), "\x89", "N"}) +
+                                 "R";
   refused(pickle(pickle_dict({{"state_dict", pickle_dict({{"w", no_storage}})}})), "not a tensor that can be read");
 }
 
@@ -280,8 +327,8 @@ TEST_F(HostilePickle, TakesHarmlessOddities) {
   opens({}, {});
   opens({0}, {1});
   opens({0, 1000000}, {99, 99});
-  opens({2, 2}, {1, 1});               // overlapping
-  opens({1, 4}, {1000000000, 1});      // the stride of a size of one is never taken
+  opens({2, 2}, {1, 1});                 // overlapping
+  opens({1, 4}, {1000000000, 1});        // the stride of a size of one is never taken
   opens({int64_t{1} << 40, 4}, {0, 1});  // expanded: 4 values in the file, looked at, never copied
 }
 

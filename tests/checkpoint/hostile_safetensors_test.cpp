@@ -8,7 +8,8 @@
 namespace mdm::checkpoint_tests {
 namespace {
 
-std::string entry(const std::string& name, const std::string& dtype, const std::string& shape, const std::string& offsets) {
+std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
+                  const std::string& offsets) {
   return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":[)" + shape + R"(],"data_offsets":[)" + offsets + "]}";
 }
 
@@ -55,14 +56,17 @@ TEST_F(HostileSafetensors, TruncatedAtEveryByte) {
   const std::string bytes =
       safetensors("{" + entry("a", "F32", "1", "0,4") + "," + entry("b", "I64", "1", "4,12") + "}", "123456789012");
   for (size_t length = 0; length < bytes.size(); ++length) {
-    EXPECT_THROW(TensorFile::open(folder_.write("cut.safetensors", bytes.substr(0, length))), CheckpointError) << length;
+    EXPECT_THROW(TensorFile::open(folder_.write("cut.safetensors", bytes.substr(0, length))), CheckpointError)
+        << length;
   }
 }
 
 TEST_F(HostileSafetensors, RefusesBadTilings) {
   refused("{" + entry("a", "F32", "1", "4,8") + "}", "12345678", "leaving a hole");
-  refused("{" + entry("a", "F32", "1", "0,4") + "," + entry("b", "F32", "1", "5,9") + "}", "123456789", "leaving a hole");
-  refused("{" + entry("a", "F32", "2", "0,8") + "," + entry("b", "F32", "1", "4,8") + "}", "12345678", "inside the tensor");
+  refused("{" + entry("a", "F32", "1", "0,4") + "," + entry("b", "F32", "1", "5,9") + "}", "123456789",
+          "leaving a hole");
+  refused("{" + entry("a", "F32", "2", "0,8") + "," + entry("b", "F32", "1", "4,8") + "}", "12345678",
+          "inside the tensor");
   refused("{" + entry("a", "F32", "1", "0,4") + "," + entry("b", "F32", "1", "0,4") + "}", "1234", "inside the tensor");
   refused("{" + entry("a", "F32", "1", "4,0") + "}", "1234", "data_offsets");
   refused("{" + entry("a", "F32", "1", "0,18446744073709551615") + "}", "1234", "data_offsets");
@@ -77,7 +81,8 @@ TEST_F(HostileSafetensors, RefusesBadHeaders) {
   refused("{" + a + "," + a + "}", "1234", "'a' twice");
   refused(R"({"__metadata__":{"k":"v","k":"w"},)" + a + "}", "1234", "'k' twice");
   refused(R"({"__metadata__":{},"__metadata__":{},)" + a + "}", "1234", "__metadata__ twice");
-  refused(R"({"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "1234", "dtype of tensor 'a' twice");
+  refused(R"({"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "1234",
+          "dtype of tensor 'a' twice");
   refused(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", "1234", "unknown field 'x'");
   refused(R"({"a":{"dtype":"F32","shape":[1]}})", "", "lacks two data_offsets");
   refused(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", "1234", "lacks two data_offsets");
@@ -132,7 +137,8 @@ class HostileIndex : public testing::Test {
 };
 
 TEST_F(HostileIndex, OpensShardsByIndexAndByFolder) {
-  const auto path = index(R"({"metadata":{"total_size":8},"weight_map":{"b":"two.safetensors","a":"one.safetensors"}})");
+  const auto path =
+      index(R"({"metadata":{"total_size":8},"weight_map":{"b":"two.safetensors","a":"one.safetensors"}})");
   for (const auto& name : {path, folder_.path()}) {
     const TensorFile file = TensorFile::open(name);
     ASSERT_EQ(file.entries().size(), 2U);
@@ -143,11 +149,13 @@ TEST_F(HostileIndex, OpensShardsByIndexAndByFolder) {
 }
 
 TEST_F(HostileIndex, RefusesPathsAndLinks) {
-  for (const char* name : {"../one.safetensors", "/etc/passwd", "x/../one.safetensors", "a\\\\b", "..", ".", ".hidden", ""}) {
+  for (const char* name :
+       {"../one.safetensors", "/etc/passwd", "x/../one.safetensors", "a\\\\b", "..", ".", ".hidden", ""}) {
     refused(std::string(R"({"weight_map":{"a":")") + name + "\"}}", "bare names");
   }
   TemporaryFolder elsewhere;
-  const auto target = elsewhere.write("one.safetensors", safetensors("{" + entry("a", "F32", "1", "0,4") + "}", "1234"));
+  const auto target =
+      elsewhere.write("one.safetensors", safetensors("{" + entry("a", "F32", "1", "0,4") + "}", "1234"));
   std::filesystem::create_symlink(target, folder_.path() / "link.safetensors");
   refused(R"({"weight_map":{"a":"link.safetensors"}})", "leads out of the folder");
   std::filesystem::create_symlink("one.safetensors", folder_.path() / "inside.safetensors");

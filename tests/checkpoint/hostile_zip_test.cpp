@@ -80,7 +80,8 @@ TEST_F(HostileZip, RefusesSecondReadings) {
   for (auto& record : file.records) record.flags = 8;  // sizes stand in the directory only
   refused(file, "overlap");
   file = sound();
-  file.records[0].claimed_size = file.records[0].claimed_stored = static_cast<int64_t>(file.records[0].data.size()) + 60;
+  file.records[0].claimed_size = file.records[0].claimed_stored =
+      static_cast<int64_t>(file.records[0].data.size()) + 60;
   refused(file, "overlap");
   file = sound();
   file.before_directory = std::string(100, 'x');  // harmless slack, as of alignment
@@ -241,7 +242,8 @@ TEST_F(HostileZip, EscapesWhatItPrints) {
   const std::string evil = "\x1b[2Jw";
   const auto path = folder_.write(
       "model.pth",
-      pth(pickle(pickle_dict({{evil, pickle_tensor(pickle_storage("FloatStorage", "0", 9), 0, {4}, {1})}})), {{"0", ""}})
+      pth(pickle(pickle_dict({{evil, pickle_tensor(pickle_storage("FloatStorage", "0", 9), 0, {4}, {1})}})),
+          {{"0", ""}})
           .bytes());
   const Outcome outcome = try_open(path);
   EXPECT_EQ(outcome.error.find('\x1b'), std::string::npos);
@@ -263,9 +265,9 @@ TEST_F(HostileZip, VerifyFindsDamagedValues) {
 }
 
 TEST_F(HostileZip, HugeExpandedTensorsAreNotMadeReal) {
-  const std::string huge =
-      pickle_tensor(pickle_storage("FloatStorage", "0", 4), 0, {int64_t{1} << 40, 4}, {0, 1});
-  const auto path = folder_.write("model.pth", pth(pickle(pickle_dict({{"w", huge}})), {{"0", std::string(16, '\0')}}).bytes());
+  const std::string huge = pickle_tensor(pickle_storage("FloatStorage", "0", 4), 0, {int64_t{1} << 40, 4}, {0, 1});
+  const auto path =
+      folder_.write("model.pth", pth(pickle(pickle_dict({{"w", huge}})), {{"0", std::string(16, '\0')}}).bytes());
   const Verification verification = verify_checkpoint(path);
   ASSERT_EQ(verification.problems.size(), 1U);
   EXPECT_NE(verification.problems[0].find("expands"), std::string::npos) << verification.problems[0];

@@ -43,8 +43,9 @@ size_t mutant_count() {
 
 // One to four damages: a flipped bit, a cut, bytes of elsewhere spliced in, or a length-like number written.
 std::string mutate(const std::string& sound, const std::string& other, Random& random) {
-  static constexpr uint64_t kNumbers[] = {0, 1, 0x7f, 0xff, 0xffff, 0x7fffffff, 0xffffffff, 0x80000000,
-                                          0x7fffffffffffffff, 0xffffffffffffffff, 0x100000000, 16};
+  static constexpr uint64_t kNumbers[] = {
+      0,           1, 0x7f, 0xff, 0xffff, 0x7fffffff, 0xffffffff, 0x80000000, 0x7fffffffffffffff, 0xffffffffffffffff,
+      0x100000000, 16};
   std::string bytes = sound;
   for (size_t damages = 1 + random.below(4); damages > 0 && !bytes.empty(); --damages) {
     const size_t at = random.below(bytes.size());
@@ -73,7 +74,8 @@ void survive(const std::vector<std::string>& samples, uint64_t seed, Parse parse
   Random random(seed);
   size_t accepted = 0, refused = 0;
   for (size_t i = 0; i < mutant_count(); ++i) {
-    const std::string bytes = mutate(samples[random.below(samples.size())], samples[random.below(samples.size())], random);
+    const std::string bytes =
+        mutate(samples[random.below(samples.size())], samples[random.below(samples.size())], random);
     // A copy of exactly this size, so that the sanitizer sees a read past the end.
     const std::unique_ptr<char[]> exact(new char[bytes.size()]);
     std::memcpy(exact.get(), bytes.data(), bytes.size());
@@ -87,7 +89,7 @@ void survive(const std::vector<std::string>& samples, uint64_t seed, Parse parse
     }
   }
   EXPECT_GT(refused, mutant_count() / 10);
-  RecordProperty("accepted", static_cast<int>(accepted));
+  testing::Test::RecordProperty("accepted", static_cast<int>(accepted));
 }
 
 std::string golden_bytes(const std::string& name) {
@@ -175,9 +177,10 @@ TEST(Mutants, LegacyTorchFile) {
 }
 
 TEST(Mutants, Safetensors) {
-  survive({golden_bytes("odd_tensors.safetensors"),
-           safetensors(R"({"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "12345678")},
-          6, [](std::string_view bytes) { checkpoint::parse_safetensors(bytes, "mutant"); });
+  survive(
+      {golden_bytes("odd_tensors.safetensors"),
+       safetensors(R"({"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "12345678")},
+      6, [](std::string_view bytes) { checkpoint::parse_safetensors(bytes, "mutant"); });
 }
 
 TEST(Mutants, SafetensorsFile) {
@@ -187,14 +190,15 @@ TEST(Mutants, SafetensorsFile) {
 }
 
 TEST(Mutants, ShardIndex) {
-  survive({R"({"metadata":{"total_size":8},"weight_map":{"b":"two.safetensors","a":"one.safetensors"}})",
-           R"({"weight_map": {"encoder.block.0": "model-00001-of-00002.safetensors", "x": "model-00002-of-00002.safetensors"}})"},
-          8, [](std::string_view bytes) {
-            const auto index = checkpoint::parse_shard_index(bytes, "mutant");
-            for (const auto& file : index.files) {
-              if (file.find('/') != std::string::npos || file == "..") throw std::runtime_error("a path got through");
-            }
-          });
+  survive(
+      {R"({"metadata":{"total_size":8},"weight_map":{"b":"two.safetensors","a":"one.safetensors"}})",
+       R"({"weight_map": {"encoder.block.0": "model-00001-of-00002.safetensors", "x": "model-00002-of-00002.safetensors"}})"},
+      8, [](std::string_view bytes) {
+        const auto index = checkpoint::parse_shard_index(bytes, "mutant");
+        for (const auto& file : index.files) {
+          if (file.find('/') != std::string::npos || file == "..") throw std::runtime_error("a path got through");
+        }
+      });
 }
 
 }  // namespace

@@ -44,11 +44,13 @@ TEST_F(StateDictTest, CopiesIntoTheLayoutAndTypeThatIsThere) {
 }
 
 TEST_F(StateDictTest, ListsEverythingThatDoesNotFitAtOnce) {
-  const TensorFile from = file({{"a", at::ones({2})}, {"b", at::ones({2, 3})}, {"extra", at::ones({1})}, {"i", at::arange(2)}});
+  const TensorFile from =
+      file({{"a", at::ones({2})}, {"b", at::ones({2, 3})}, {"extra", at::ones({1})}, {"i", at::arange(2)}});
   at::Tensor a = at::zeros({2}), b = at::zeros({3, 2}), c = at::zeros({1}), i = at::zeros({2});
   const std::string text = refusal(from, {{"a", a}, {"b", b}, {"c", c}, {"i", i}});
-  for (const char* part : {"x.safetensors", "1 missing", "\n    c", "1 unexpected", "\n    extra", "2 of another shape or type",
-                           "b: (2, 3) in the file, (3, 2) in the model", "i: Long in the file, Float in the model"}) {
+  for (const char* part :
+       {"x.safetensors", "1 missing", "\n    c", "1 unexpected", "\n    extra", "2 of another shape or type",
+        "b: (2, 3) in the file, (3, 2) in the model", "i: Long in the file, Float in the model"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
   }
   EXPECT_EQ(a.sum().item<float>(), 0);  // nothing is copied
@@ -88,10 +90,10 @@ TEST_F(StateDictTest, ChoosesOneOfSeveralDictionaries) {
   const std::string dots = pickle_dict({{"shadow.params", pickle_dict({{"w", two}})}});
   const float values[] = {1, 2};
   const std::string bytes(reinterpret_cast<const char*>(values), sizeof values);
-  const auto path = folder_.write(
-      "both.pth", pth(pickle(pickle_dict({{"model", pickle_dict({{"w", one}})}, {"ema", dots}})),
-                      {{"0", bytes.substr(0, 4)}, {"1", bytes.substr(4)}})
-                      .bytes());
+  const auto path =
+      folder_.write("both.pth", pth(pickle(pickle_dict({{"model", pickle_dict({{"w", one}})}, {"ema", dots}})),
+                                    {{"0", bytes.substr(0, 4)}, {"1", bytes.substr(4)}})
+                                    .bytes());
   EXPECT_EQ(TensorFile::open(path).tensor("w").item<float>(), 1);
   TensorFile::Options options;
   options.state_dict_path = "ema.shadow.params";
@@ -104,8 +106,8 @@ TEST_F(StateDictTest, ChoosesOneOfSeveralDictionaries) {
     EXPECT_NE(std::string(error.what()).find("'ema.shadow.params'"), std::string::npos) << error.what();
   }
   // Without a usual name there is no guessing.
-  const auto unusual = folder_.write(
-      "unusual.pth", pth(pickle(pickle_dict({{"ema", dots}})), {{"1", bytes.substr(4)}}).bytes());
+  const auto unusual =
+      folder_.write("unusual.pth", pth(pickle(pickle_dict({{"ema", dots}})), {{"1", bytes.substr(4)}}).bytes());
   try {
     TensorFile::open(unusual);
     FAIL();

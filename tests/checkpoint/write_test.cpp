@@ -128,7 +128,8 @@ TEST(WriteTest, RefusesWhatFilesCannotHold) {
   const TemporaryFolder folder;
   const auto path = folder.path() / "x.pth";
   const at::Tensor w = at::ones({2});
-  const auto refuse = [&](const std::vector<NamedTensor>& tensors, const std::string& items, const std::string& fragment) {
+  const auto refuse = [&](const std::vector<NamedTensor>& tensors, const std::string& items,
+                          const std::string& fragment) {
     try {
       write_pth(path, tensors, items);
       ADD_FAILURE() << "written: " << fragment;
@@ -244,7 +245,8 @@ TEST(ConvertTest, ChangesTypeAndShards) {
   options.dtype = at::kHalf;
   options.max_shard_bytes = 8000;
   const auto result = convert_checkpoint(golden("unet.safetensors"), folder.path() / "shards", options);
-  const TensorFile source = TensorFile::open(golden("unet.safetensors")), file = TensorFile::open(folder.path() / "shards");
+  const TensorFile source = TensorFile::open(golden("unet.safetensors")),
+                   file = TensorFile::open(folder.path() / "shards");
   uint64_t bytes = 0;
   for (const auto& entry : source.entries()) {
     EXPECT_TRUE(same_bits(file.tensor(entry.name), source.tensor(entry.name).to(at::kHalf))) << entry.name;

@@ -109,6 +109,30 @@ TEST(CommandLine, ASwitchTakesTheNextArgumentOnlyIfItIsAYesOrNo) {
   EXPECT_EQ(config.sample.prompts, std::vector<std::string>{"yes"});
 }
 
+TEST(CommandLine, AFlagTakesWhateverFollowsItAsItIs) {
+  const Arguments odd = {"-h and -v", "-1",       "--grid", "--seed=3", "--",  "",      "[a, b]",
+                         "{}",        "/windows", "%%",     "++",       "a=b", "@file", "\"quoted\""};
+  for (const std::string& value : odd) {
+    for (const Arguments& line : {Arguments{"--prompt", value, "--no-grid"}, {"--prompt=" + value, "--no-grid"}}) {
+      const auto parsed = parse_command_line(line, sample_app());
+      EXPECT_EQ(parsed.overrides, (Overrides{{"prompt", value}, {"no-grid", "true"}})) << value;
+      EXPECT_EQ(parsed.action, ParsedCommandLine::Action::kRun) << value;
+    }
+  }
+}
+
+TEST(CommandLine, OverridesKeepTheOrderAndTheSpellingOfTheLine) {
+  const auto line = parse_command_line({"--num-samples", "1", "--set", "sample.num_samples=2", "--num_samples=3",
+                                        "--grid=", "--num-samples=4", "--print-config", "--print_config"},
+                                       sample_app());
+  EXPECT_EQ(line.overrides, (Overrides{{"num-samples", "1"},
+                                       {"sample.num_samples", "2"},
+                                       {"num_samples", "3"},
+                                       {"grid", ""},
+                                       {"num-samples", "4"}}));
+  EXPECT_EQ(line.action, ParsedCommandLine::Action::kPrintConfig);
+}
+
 TEST(CommandLine, ErrorsNameTheFlagAndTheNearest) {
   EXPECT_NE(error_of({"--guidance-scal", "3"}).find("did you mean guidance_scale?"), std::string::npos);
   EXPECT_NE(error_of({"--config-pat", "3"}).find("did you mean --config_path?"), std::string::npos);
@@ -118,6 +142,11 @@ TEST(CommandLine, ErrorsNameTheFlagAndTheNearest) {
   EXPECT_NE(error_of({"--set", "guidance=1"}).find("is no setting"), std::string::npos);
   EXPECT_NE(error_of({"picture.png"}).find("sample takes flags only"), std::string::npos);
   EXPECT_NE(error_of({"-x"}).find("flags start with two dashes"), std::string::npos);
+  EXPECT_NE(error_of({"-height", "64"}).find("flags start with two dashes"), std::string::npos);
+  EXPECT_NE(error_of({"---grid"}).find("is no setting"), std::string::npos);
+  EXPECT_NE(error_of({"--grid", "--", "--seed"}).find("\"--seed\": sample takes flags only"), std::string::npos);
+  EXPECT_NE(error_of({"--seed", "1", "--config_path"}).find("flag --config_path needs a value"), std::string::npos);
+  EXPECT_NE(error_of({"--help=all"}).find("flag --help takes no value"), std::string::npos);
   EXPECT_NE(error_of({"--=3"}).find("is no flag"), std::string::npos);
   EXPECT_NE(error_of({"--strength=2"}).find("flag --strength: strength: 2 is out of range"), std::string::npos);
 }
@@ -131,6 +160,8 @@ TEST(CommandLine, ProgramsHaveOptionsAndPositionalsOfTheirOwn) {
   info.positionals = "COMMAND FILE";
   const auto line = parse_command_line({"inspect", "--dry-run", "--randomize", "5", "--", "--odd-name"}, info);
   EXPECT_EQ(line.positionals, (std::vector<std::string>{"inspect", "--odd-name"}));
+  EXPECT_EQ(parse_command_line({"a", "--skip-mid-blocks", "b", "-", "--", "--", "-c"}, info).positionals,
+            (std::vector<std::string>{"a", "b", "-", "--", "-c"}));
   EXPECT_TRUE(line.has("dry-run"));
   EXPECT_EQ(line.option("randomize"), "5");
   EXPECT_EQ(line.option("absent", "x"), "x");

@@ -287,6 +287,56 @@ TEST(Precedence, ACheckpointsConfigLiesBelowFilesAndGivesOnlyItsOwnPart) {
   EXPECT_EQ(load(request).config.trainer.lr, 0.25);
 }
 
+TEST(Precedence, AFileForAnotherKindOfModelReplacesTheCheckpointsModelWhole) {
+  Config nested;
+  nested.model.levels.resize(2);
+  nested.model.levels[0].masked_cross_attention = 0;
+  nested.diffusion.mixed_ratio = {2, 1};
+  nested.reader.image_size = 256;
+  LoadRequest request;
+  request.checkpoint_json = config_to_json(nested);
+  request.yaml_files = {temporary_file("other.yaml", "model: unet\nunet_config: {resolution_channels: [32]}\n")};
+  const Config config = load(request).config;
+  EXPECT_EQ(config.model.levels.size(), 1u);
+  EXPECT_EQ(config.model.levels[0].masked_cross_attention, UNetConfig().masked_cross_attention);
+  EXPECT_TRUE(config.diffusion.mixed_ratio.empty());
+  EXPECT_EQ(config.reader.image_size, 256);
+  // A second file may then change a part of the first one's model.
+  request.yaml_files.push_back(temporary_file("more.yaml", "model: unet\nunet_config: {num_lm_head_layers: 2}\n"));
+  EXPECT_EQ(load(request).config.model.levels[0].resolution_channels, std::vector<int64_t>{32});
+}
+
+TEST(FilesNamedInAFile, AreThoseOfTheWorkingDirectoryElseThoseBesideIt) {
+  const auto vocabulary = temporary_file("beside.vocab", "x");
+  const auto folder = vocabulary.parent_path();
+  std::filesystem::create_directories(folder / "encoder");
+  LoadRequest request;
+  request.yaml_files = {temporary_file("named.yaml",
+                                       "text: {text_model: encoder}\n"
+                                       "vocab_file: beside.vocab\n"
+                                       "model_file: not_there.pth\n"
+                                       "init_image: " + vocabulary.string() + "\n"
+                                       "unet_config:\n  inner_config: {}\n"
+                                       "  initialize_inner_with_pretrained: ./beside.vocab\n")};
+  Config config = load(request).config;
+  EXPECT_EQ(config.text.text_model, (folder / "encoder").string());
+  EXPECT_EQ(config.text.vocab_file, vocabulary.string());
+  EXPECT_EQ(config.sample.checkpoint, "not_there.pth");  // as written, so that messages name that
+  EXPECT_EQ(config.sample.init_image, vocabulary.string());
+  EXPECT_EQ(config.model.levels[0].initialize_inner_with_pretrained, vocabulary.string());
+
+  const auto before = std::filesystem::current_path();
+  std::filesystem::create_directories(folder / "here" / "encoder");
+  std::filesystem::current_path(folder / "here");
+  config = load(request).config;
+  request.overrides = {{"vocab_file", "beside.vocab"}};
+  const Config by_flag = load(request).config;
+  std::filesystem::current_path(before);
+  EXPECT_EQ(config.text.text_model, "encoder");
+  EXPECT_EQ(config.text.vocab_file, vocabulary.string());
+  EXPECT_EQ(by_flag.text.vocab_file, "beside.vocab");  // the command line knows only the working directory
+}
+
 TEST(Flags, AreFoundByPathByLeafAndWithDashes) {
   const std::string nested = "unet_config: {inner_config: {temporal_dim: 8}}\n";
   const Overrides overrides = {{"unet-config.micro-conditioning", "scale:64"},

@@ -68,7 +68,8 @@ TEST(Guidance, GoesFromTheUnconditionalPredictionOnAtEveryLevel) {
       ASSERT_EQ(out.size(), levels);
       for (size_t i = 0; i < levels; ++i) {
         EXPECT_GT(largest_difference(s.conditional[i], s.unconditional[i]), 1e-3);  // else nothing is tested
-        EXPECT_LT(largest_difference(out[i], s.unconditional[i] + (s.conditional[i] - s.unconditional[i]) * scale), 1e-4);
+        EXPECT_LT(largest_difference(out[i], s.unconditional[i] + (s.conditional[i] - s.unconditional[i]) * scale),
+                  1e-4);
       }
     }
   }
@@ -118,7 +119,11 @@ TEST(Guidance, UsesMicrosForBothHalves) {
   EXPECT_TRUE(once.micro[0].equal(twice.micro[0]));
   EXPECT_TRUE(once.micro[0].narrow(0, 0, 2).equal(once.micro[0].narrow(0, 2, 2)));
   EXPECT_FALSE(once.micro[0].equal(s.conditioning.micro[0]));
-  expect_error<Error>([&] { condition_pairs(*s.model, &s.text, {{"scale", at::ones({3})}}, 2); }, "'scale' has 3 values");
+  expect_error<Error>(
+      [&] {
+        condition_pairs(*s.model, &s.text, {{"scale", at::ones({3})}}, 2);
+      },
+      "'scale' has 3 values");
 }
 
 TEST(Guidance, BoundsTheOutputOfPlainModelsOnly) {
@@ -190,7 +195,8 @@ TEST(Guidance, RefusesOptionsOutOfRange) {
   refused(options, "guidance acts from 0.5 to 0.5");
 
   GuidedModel guided(*s.model, s.conditioning.rows(0, 2), with_scale(2));
-  expect_error<Error>([&] { guided(s.x_t, s.times); }, "guidance needs 4 rows of conditioning for 2 images, but there are 2");
+  expect_error<Error>([&] { guided(s.x_t, s.times); },
+                      "guidance needs 4 rows of conditioning for 2 images, but there are 2");
   GuidedModel single(*s.model, s.conditioning.rows(0, 3), with_scale(1));
   expect_error<Error>([&] { single(s.x_t, s.times); }, "the conditioning has 3 rows for a batch of 2 images");
 }

@@ -61,8 +61,8 @@ TEST(Loss, OfPerfectPredictionsIsZero) {
           const Levels images = level_images(batch.images, loss.schedule().scales());
           Levels perfect;
           for (size_t i = 0; i < levels; ++i) {
-            perfect.push_back(prediction_target(type, images[i] / loss.schedule().signal_scale(i), batch.noise[i],
-                                                inputs.gammas[i]));
+            perfect.push_back(
+                prediction_target(type, images[i] / loss.schedule().signal_scale(i), batch.noise[i], inputs.gammas[i]));
           }
           EXPECT_LT(loss(inputs, perfect).mean().item<double>(), 1e-9);
         }
@@ -111,8 +111,8 @@ TEST(Loss, IsASumOverPartsOfTheBatch) {
       for (int64_t rows : parts) {
         Levels noise;
         for (const at::Tensor& level : batch.noise) noise.push_back(level.narrow(0, first, rows));
-        const TrainingInputs part = loss.prepare(batch.images.narrow(0, first, rows),
-                                                 batch.times.narrow(0, first, rows), noise, {first, 6});
+        const TrainingInputs part =
+            loss.prepare(batch.images.narrow(0, first, rows), batch.times.narrow(0, first, rows), noise, {first, 6});
         const LossValue value = loss(part, predictions_for(part));
         sum += value.sum.item<double>();
         weight += value.weight.item<double>();
@@ -214,11 +214,12 @@ TEST(Loss, BoundsTheOutputOfPlainModelsOnly) {
   const DiffusionLoss with(config, tiny_config(1)), nested_with(config, tiny_config(2));
   const TrainingInputs inputs = with.prepare(batch.images, batch.times, batch.noise);
   const at::Tensor raw = predictions_for(inputs)[0];
-  EXPECT_NEAR(with(inputs, {raw}).mean().item<double>(), without(inputs, {at::tanh(raw / 0.5) * 0.5}).mean().item<double>(),
-              1e-6);
+  EXPECT_NEAR(with(inputs, {raw}).mean().item<double>(),
+              without(inputs, {at::tanh(raw / 0.5) * 0.5}).mean().item<double>(), 1e-6);
   const TrainingInputs nested = nested_with.prepare(nested_batch.images, nested_batch.times, nested_batch.noise);
   const Levels predictions = predictions_for(nested);
-  EXPECT_EQ(nested_with(nested, predictions).sum.item<double>(), nested_without(nested, predictions).sum.item<double>());
+  EXPECT_EQ(nested_with(nested, predictions).sum.item<double>(),
+            nested_without(nested, predictions).sum.item<double>());
 }
 
 TEST(MixedRatio, IsCutAsTheReferenceCutsIt) {
@@ -229,8 +230,11 @@ TEST(MixedRatio, IsCutAsTheReferenceCutsIt) {
 }
 
 TEST(MixedRatio, RefusesEmptyLevelsAndWrongNumbers) {
-  expect_error([] { level_rows(cumulative_ratio({1, 3}, 2), 2, 3); },
-               "leaves level 0 (0 = highest resolution) without any of the 3 images");
+  expect_error(
+      [] {
+        level_rows(cumulative_ratio({1, 3}, 2), 2, 3);
+      },
+      "leaves level 0 (0 = highest resolution) without any of the 3 images");
   expect_error([] { level_rows(cumulative_ratio({1, 3}, 2), 2, 3); }, "at least 4 images");
   expect_error([] { cumulative_ratio({1, 2}, 3); }, "mixed_ratio has 2 numbers, but the model has 3 levels");
   expect_error([] { cumulative_ratio({1, 0}, 2); }, "mixed_ratio holds 0; all must be above 0");
@@ -262,8 +266,11 @@ TEST(Loss, RefusesTensorsThatDontFit) {
   expect_error<Error>([&] { loss.prepare(batch.images, batch.times.narrow(0, 0, 5), batch.noise); },
                       "there are 5 times for 6 images");
   expect_error<Error>([&] { loss.prepare(batch.images, batch.times, {batch.noise[0]}); }, "noise for 1 levels");
-  expect_error<Error>([&] { loss.prepare(batch.images, batch.times, {batch.noise[0], batch.noise[0]}); },
-                      "the noise of level 1 is [6, 3, 16, 16]");
+  expect_error<Error>(
+      [&] {
+        loss.prepare(batch.images, batch.times, {batch.noise[0], batch.noise[0]});
+      },
+      "the noise of level 1 is [6, 3, 16, 16]");
   expect_error<Error>([&] { loss.rows(4, {3, 6}); }, "rows 3 to 7 are no part of a batch of 6");
   const TrainingInputs inputs = loss.prepare(batch.images, batch.times, batch.noise);
   expect_error<Error>([&] { loss(inputs, {inputs.x_t[0]}); }, "predicts 1 levels instead of 2");

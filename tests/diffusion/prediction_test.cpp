@@ -89,8 +89,8 @@ TEST(Threshold, DynamicDividesByTheQuantile) {
   for (int64_t side : {5, 16, 33}) {
     const at::Tensor x = random_tensor({3, 3, side, side}, 11) * at::tensor({0.2, 1.0, 3.0}).view({3, 1, 1, 1});
     const at::Tensor flat = x.reshape({3, -1}).abs();
-    for (const auto& [type, q, most] : {std::tuple(ThresholdType::kDynamic, 0.995, 100.0),
-                                        std::tuple(ThresholdType::kDynamicIf, 0.95, 1.5)}) {
+    for (const auto& [type, q, most] :
+         {std::tuple(ThresholdType::kDynamic, 0.995, 100.0), std::tuple(ThresholdType::kDynamicIf, 0.95, 1.5)}) {
       const at::Tensor bound = at::quantile(flat, q, 1).clamp(1, most).view({3, 1, 1, 1});
       const at::Tensor expected = at::maximum(at::minimum(x, bound), -bound) / bound;
       EXPECT_LT(largest_difference(threshold_x_0(x, type), expected), 2e-6) << side;

@@ -58,7 +58,9 @@ ModelCallback oracle(const Schedule& schedule, const Levels& images) {
 class StartNoiseOnly : public SeededNoise {
  public:
   using SeededNoise::SeededNoise;
-  at::Tensor step(int64_t, size_t, at::IntArrayRef) override { throw std::logic_error("noise was asked for in a step"); }
+  at::Tensor step(int64_t, size_t, at::IntArrayRef) override {
+    throw std::logic_error("noise was asked for in a step");
+  }
 };
 
 TEST(StepCoefficients, OfDdpmAreThePosteriorOfThePaper) {  // arXiv 2006.11239, equation 7
@@ -92,7 +94,8 @@ TEST(RunSampler, FindsTheImageThatTheModelKnows) {
       const at::Tensor image = at::rand({2, 3, 8, 8}, make_generator(1), at::TensorOptions()) * 2 - 1;
       const Levels images = level_images(image, {2, 1});
       const Denoiser denoiser(schedule, oracle(schedule, images));
-      for (std::optional<double> eta : {std::optional<double>(), std::optional<double>(0), std::optional<double>(0.7)}) {
+      for (std::optional<double> eta :
+           {std::optional<double>(), std::optional<double>(0), std::optional<double>(0.7)}) {
         SeededNoise noise({1, 2});
         DdimSampler sampler(eta);
         const SamplingResult result = run_sampler(sampler, denoiser, noise, run_of(schedule, 7));
@@ -282,8 +285,8 @@ TEST(StartImages, AreNoisyAtTheLevelOfTheFirstStep) {
   const Levels images = level_images(run.start_images, {2, 1});
   for (size_t i = 0; i < 2; ++i) {
     const double gamma = schedule.gammas(i)[static_cast<size_t>(run.timesteps[5])];
-    const at::Tensor expected =
-        images[i] * (std::sqrt(gamma) / schedule.signal_scale(i)) + noise.start(i, images[i].sizes()) * std::sqrt(1 - gamma);
+    const at::Tensor expected = images[i] * (std::sqrt(gamma) / schedule.signal_scale(i)) +
+                                noise.start(i, images[i].sizes()) * std::sqrt(1 - gamma);
     EXPECT_LT(largest_difference(first[i], expected), 1e-6);
   }
 }
@@ -443,7 +446,8 @@ TEST(RunSampler, RefusesWhatCannotWork) {
   refused(run, "there are 2 seeds for a batch of 3 images");
 
   const Denoiser one_level(schedule, [](const Levels& x_t, const at::Tensor&) { return Levels{x_t[0]}; });
-  expect_error<Error>([&] { run_sampler(sampler, one_level, noise, good); }, "predicts 1 levels, but the sampler has 2");
+  expect_error<Error>([&] { run_sampler(sampler, one_level, noise, good); },
+                      "predicts 1 levels, but the sampler has 2");
   const Denoiser wrong(schedule, [](const Levels& x_t, const at::Tensor&) { return Levels{x_t[1], x_t[1]}; });
   expect_error<Error>([&] { run_sampler(sampler, wrong, noise, good); }, "prediction at level 0 is [2, 3, 2, 2]");
 }
@@ -460,7 +464,11 @@ TEST(RunSampler, RefusesSchedulesWithoutSignalOrNoise) {
                "its signal level at step 1000 of level 0 is 0");
   config.prediction_type = PredictionType::kVPrediction;  // needs no signal
   const Schedule for_v(config);
-  EXPECT_TRUE(run_sampler(sampler, Denoiser(for_v, row_independent), noise, run_of(for_v, 100)).x_t[0].isfinite().all().item<bool>());
+  EXPECT_TRUE(run_sampler(sampler, Denoiser(for_v, row_independent), noise, run_of(for_v, 100))
+                  .x_t[0]
+                  .isfinite()
+                  .all()
+                  .item<bool>());
   config.beta_start = 0;  // no noise in the first step
   const Schedule quiet(config);
   expect_error([&] { run_sampler(sampler, Denoiser(quiet, row_independent), noise, run_of(quiet, 1000)); },

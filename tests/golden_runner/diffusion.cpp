@@ -14,9 +14,8 @@
 namespace mdm::golden {
 namespace {
 
-const std::map<std::string, PredictionType> kPredictions = {{"DDPM", PredictionType::kDdpm},
-                                                            {"DDIM", PredictionType::kDdim},
-                                                            {"V_PREDICTION", PredictionType::kVPrediction}};
+const std::map<std::string, PredictionType> kPredictions = {
+    {"DDPM", PredictionType::kDdpm}, {"DDIM", PredictionType::kDdim}, {"V_PREDICTION", PredictionType::kVPrediction}};
 const std::map<std::string, ThresholdType> kThresholds = {{"NONE", ThresholdType::kNone},
                                                           {"CLIP", ThresholdType::kClip},
                                                           {"DYNAMIC", ThresholdType::kDynamic},
@@ -56,8 +55,8 @@ struct Conversions {
     for (int64_t i = 0; i < x_t.size(0); ++i) {
       const double g = gamma[i].item<float>(), g_next = gamma_next[i].item<float>();
       const at::Tensor x = x_t.narrow(0, i, 1);
-      const at::Tensor x0 = threshold_x_0(
-          convert_prediction(prediction.narrow(0, i, 1), type, PredictionType::kX0, x, g), threshold);
+      const at::Tensor x0 =
+          threshold_x_0(convert_prediction(prediction.narrow(0, i, 1), type, PredictionType::kX0, x, g), threshold);
       const StepCoefficients c = step_coefficients(g, g_next, eta);
       next.push_back(x0 * c.x_0 + x * c.x_t + noise.narrow(0, i, 1) * (with_noise ? c.noise : 0));
       clean.push_back(x0);
@@ -87,8 +86,12 @@ struct Conversions {
 
 void check_conversions(const TensorFile& inputs, const TensorFile& outputs, Tolerance tolerance, Report& report) {
   const auto first = [](const at::Tensor& t) { return t.narrow(1, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1).contiguous(); };
-  Conversions values{inputs.tensor("x0"),       inputs.tensor("eps"),           inputs.tensor("pred"),
-                     inputs.tensor("noise"),    first(inputs.tensor("g")),      first(inputs.tensor("g_last")),
+  Conversions values{inputs.tensor("x0"),
+                     inputs.tensor("eps"),
+                     inputs.tensor("pred"),
+                     inputs.tensor("noise"),
+                     first(inputs.tensor("g")),
+                     first(inputs.tensor("g_last")),
                      {}};
   report.require(values.gamma.expand_as(values.x_0).equal(inputs.tensor("g")), "g is one number per example");
   values.x_t = add_noise(values.x_0, values.eps, values.gamma);
@@ -116,21 +119,21 @@ class LossCombo {
     Compat compat;
     compat.unscaled_targets = true;
     nested_ = loaded.config.model.nested();
-    const DiffusionLoss loss(diffusion_config_of(combo.at("diffusion_config"), loaded.config.model.kind()), loaded.config.model, at::kCPU,
-                             compat);
+    const DiffusionLoss loss(diffusion_config_of(combo.at("diffusion_config"), loaded.config.model.kind()),
+                             loaded.config.model, at::kCPU, compat);
     images_ = inputs.tensor("images");
     draw(combo, loss.schedule());
     const TrainingInputs ready = loss.prepare(images_, times_, noise_);
     const std::optional<TextEmbedding> text = case_text(inputs);
-    const Conditioning conditioning = loaded.model->condition(
-        text ? &*text : nullptr, named_micros(inputs, *loaded.model), images_.size(0));
+    const Conditioning conditioning =
+        loaded.model->condition(text ? &*text : nullptr, named_micros(inputs, *loaded.model), images_.size(0));
     const std::vector<at::Tensor> predictions = loaded.model->forward(ready.x_t, times_, conditioning);
     compare_values(loss, ready, predictions);
     const LossValue value = loss(ready, predictions);
     compare("loss", value.per_example);
     compare("total_loss", value.mean());
-    report_.compare(key_ + " total_loss of case.json", value.mean().item<double>(), combo.at("total_loss").get<double>(),
-                    tolerance_.atol, tolerance_.rtol);
+    report_.compare(key_ + " total_loss of case.json", value.mean().item<double>(),
+                    combo.at("total_loss").get<double>(), tolerance_.atol, tolerance_.rtol);
     if (outputs_.find(key_ + ".weights") != nullptr) compare("weights", ready.weights);
   }
 

@@ -16,21 +16,13 @@ const std::map<std::string, Check>& kinds_by_name() {
       {"unet", check_unet},
       {"nested", check_nested},
       {"nested_init_inner", check_nested},
-#ifdef MDM_GOLDEN_HAS_schedules
       {"schedules", check_schedules},
-#endif
-#ifdef MDM_GOLDEN_HAS_diffusion
       {"conversions", check_diffusion},
       {"thresholds", check_diffusion},
       {"unet_losses", check_diffusion},
       {"nested_losses", check_diffusion},
-#endif
-#ifdef MDM_GOLDEN_HAS_sampler
       {"sampler", check_sampler},
-#endif
-#ifdef MDM_GOLDEN_HAS_end_to_end
       {"end_to_end", check_end_to_end},
-#endif
   };
   return kinds;
 }
@@ -54,14 +46,10 @@ void add_file_case(const std::filesystem::path& file, std::vector<Case>& out) {
       if (content.is_object() && content.value("kind", "") == "init") add("init", check_init);
     }
   }
-#ifdef MDM_GOLDEN_HAS_tokenizer
   if (ends_with(name, ".jsonl")) add("tokenizer", check_tokenizer);
-#endif
-#ifdef MDM_GOLDEN_HAS_checkpoint
   if (ends_with(name, ".pth") && std::filesystem::exists(file.parent_path() / "manifest.json")) {
     add("checkpoint", check_checkpoint);
   }
-#endif
 }
 
 }  // namespace
@@ -78,12 +66,10 @@ std::vector<Case> cases_in(const std::filesystem::path& folder) {
         {"", kind.empty() ? "unnamed" : kind, folder, found == kinds_by_name().end() ? nullptr : found->second});
     return cases;
   }
-#ifdef MDM_GOLDEN_HAS_t5
   if (std::filesystem::exists(folder / "io.safetensors") && std::filesystem::is_directory(folder / "model")) {
     cases.push_back({"", "t5", folder, check_t5});
     return cases;
   }
-#endif
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.is_regular_file()) files.push_back(entry.path());

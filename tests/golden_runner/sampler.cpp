@@ -57,7 +57,8 @@ Call read_call(const nlohmann::json& arguments) {
   call.inner = arguments.value("output_inner", call.inner);
   call.sequence = arguments.value("return_sequence", call.sequence);
   call.guidance = arguments.value("guidance_scale", call.guidance);
-  if (arguments.contains("ddim_eta") && !arguments["ddim_eta"].is_null()) call.eta = arguments["ddim_eta"].get<double>();
+  if (arguments.contains("ddim_eta") && !arguments["ddim_eta"].is_null())
+    call.eta = arguments["ddim_eta"].get<double>();
   return call;
 }
 
@@ -94,7 +95,9 @@ std::map<std::string, at::Tensor> run_case(const nlohmann::json& info, const Loa
   });
 
   std::map<std::string, at::Tensor> own;
-  const auto picture = [&](const std::vector<at::Tensor>& images) { return call.inner ? join_levels(images) : images[0]; };
+  const auto picture = [&](const std::vector<at::Tensor>& images) {
+    return call.inner ? join_levels(images) : images[0];
+  };
   size_t index = 0;  // the reference counts from the first step that is run
   at::Tensor last;
   run.after_step = [&](const SamplingStep&, const SampleState& state) {

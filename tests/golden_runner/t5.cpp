@@ -12,10 +12,10 @@ namespace {
 // A naive encoder in double precision differs from the goldens by up to 1.2e-5; outputs are about 1.
 constexpr double kT5Absolute = 2e-5, kT5Relative = 2e-4;
 
-double root_mean_square(const at::Tensor& x) { return x.to(at::kDouble).square().mean().sqrt().item<double>(); }
+double t5_root_mean_square(const at::Tensor& x) { return x.to(at::kDouble).square().mean().sqrt().item<double>(); }
 
 // The prefixes "L7." ... of the lengths that the file holds.
-std::vector<std::string> length_prefixes(const TensorFile& io) {
+std::vector<std::string> t5_length_prefixes(const TensorFile& io) {
   std::vector<std::string> prefixes;
   for (const auto& entry : io.entries()) {
     const size_t dot = entry.name.find(".ids");
@@ -24,7 +24,7 @@ std::vector<std::string> length_prefixes(const TensorFile& io) {
   return prefixes;
 }
 
-void check_fp32(const T5Encoder& encoder, const TensorFile& io, const std::string& prefix, Report& report) {
+void check_t5_fp32(const T5Encoder& encoder, const TensorFile& io, const std::string& prefix, Report& report) {
   const auto compare = [&](const std::string& name, const at::Tensor& actual) {
     if (io.find(prefix + name) == nullptr) return;
     report.compare(prefix + name, actual, io.tensor(prefix + name), kT5Absolute, kT5Relative);
@@ -47,14 +47,14 @@ void check_fp32(const T5Encoder& encoder, const TensorFile& io, const std::strin
 }
 
 // bf16 rounds differently in every library, so the error as a whole must be of the size of theirs.
-void check_bf16(const T5Encoder& encoder, const TensorFile& io, const std::string& prefix, Report& report) {
+void check_t5_bf16(const T5Encoder& encoder, const TensorFile& io, const std::string& prefix, Report& report) {
   if (io.find(prefix + "bf16_last_hidden_state") == nullptr) return;
   const at::Tensor ids = io.tensor(prefix + "ids").to(at::kLong), mask = io.tensor(prefix + "mask");
   const at::Tensor rows = mask.to(at::kBool).unsqueeze(-1);
   const at::Tensor exact = io.tensor(prefix + "last_hidden_state").masked_select(rows);
   const at::Tensor theirs = io.tensor(prefix + "bf16_last_hidden_state").to(at::kFloat).masked_select(rows);
   const at::Tensor ours = encoder.forward(ids, mask).masked_select(rows);
-  report.compare(prefix + "bf16 rms", root_mean_square(ours - exact), 0, 2 * root_mean_square(theirs - exact), 0);
+  report.compare(prefix + "bf16 rms", t5_root_mean_square(ours - exact), 0, 2 * t5_root_mean_square(theirs - exact), 0);
 }
 
 }  // namespace
@@ -62,16 +62,16 @@ void check_bf16(const T5Encoder& encoder, const TensorFile& io, const std::strin
 void check_t5(const std::filesystem::path& path, const Context&, Report& report) {
   const auto files = find_text_model_files(path / "model");
   const auto io = TensorFile::open(path / "io.safetensors");
-  const auto prefixes = length_prefixes(io);
+  const auto prefixes = t5_length_prefixes(io);
   report.require(!prefixes.empty(), "io.safetensors holds no token ids");
   {
     const auto encoder = T5Encoder::load(files);
-    for (const auto& prefix : prefixes) check_fp32(encoder, io, prefix, report);
+    for (const auto& prefix : prefixes) check_t5_fp32(encoder, io, prefix, report);
   }
   T5Encoder::Options options;
   options.dtype = at::kBFloat16;
   const auto encoder = T5Encoder::load(files, options);
-  for (const auto& prefix : prefixes) check_bf16(encoder, io, prefix, report);
+  for (const auto& prefix : prefixes) check_t5_bf16(encoder, io, prefix, report);
 }
 
 }  // namespace mdm::golden

@@ -12,7 +12,7 @@ namespace mdm::golden {
 namespace {
 
 using TokenIds = std::vector<int32_t>;
-using nlohmann::json;
+using TokenCase = nlohmann::json;
 
 constexpr int64_t kReferenceCaptionLength = 512, kReferenceTokenLength = 128;  // of mdm_infer.jsonl
 
@@ -22,7 +22,8 @@ at::Tensor id_tensor(const TokenIds& ids) {
   return out;
 }
 
-void compare_ids(Report& report, size_t line, const std::string& what, const TokenIds& actual, const json& expected) {
+void compare_ids(Report& report, size_t line, const std::string& what, const TokenIds& actual,
+                 const TokenCase& expected) {
   report.exact(concat("line ", line, " ", what), id_tensor(actual), id_tensor(expected.get<TokenIds>()));
 }
 
@@ -41,7 +42,7 @@ std::string base64_bytes(const std::string& text) {
 }
 
 // The limits in a field name such as kept_512_128.
-bool kept_limits(const json& line, std::string& key, TokenLimits& limits) {
+bool kept_limits(const TokenCase& line, std::string& key, TokenLimits& limits) {
   for (const auto& [name, value] : line.items()) {
     const size_t first = name.find('_'), second = name.rfind('_');
     if (name.compare(0, 5, "kept_") != 0 || first == second) continue;
@@ -53,7 +54,7 @@ bool kept_limits(const json& line, std::string& key, TokenLimits& limits) {
   return false;
 }
 
-TokenLimits limits_of(const json& config, std::string& padding_token) {
+TokenLimits token_limits_of(const TokenCase& config, std::string& padding_token) {
   TokenLimits limits;
   for (const auto& [name, value] : config.items()) {
     if (name == "max_caption_length")
@@ -78,7 +79,7 @@ TokenLimits limits_of(const json& config, std::string& padding_token) {
   return limits;
 }
 
-at::Tensor matrix(const json& rows, at::ScalarType dtype) {
+at::Tensor token_matrix(const TokenCase& rows, at::ScalarType dtype) {
   const auto height = static_cast<int64_t>(rows.size());
   const auto width = height == 0 ? 0 : static_cast<int64_t>(rows[0].size());
   at::Tensor out = at::empty({height, width}, at::TensorOptions().dtype(at::kLong));
@@ -89,9 +90,9 @@ at::Tensor matrix(const json& rows, at::ScalarType dtype) {
   return out.to(dtype);
 }
 
-void check_inference_batch(const MdmTokenizer& tokenizer, const json& line, size_t number, Report& report) {
+void check_inference_batch(const MdmTokenizer& tokenizer, const TokenCase& line, size_t number, Report& report) {
   std::string padding_token = "<pad>";
-  const TokenLimits limits = limits_of(line["config"], padding_token);
+  const TokenLimits limits = token_limits_of(line["config"], padding_token);
   std::vector<TokenIds> rows;
   for (const auto& text : line["texts"]) rows.push_back(tokenizer.encode_inference(text.get<std::string>(), limits));
   if (line["ragged"].get<bool>()) {
@@ -102,21 +103,21 @@ void check_inference_batch(const MdmTokenizer& tokenizer, const json& line, size
     return;
   }
   const auto batch = pad_tokens(rows, tokenizer.id_of(padding_token), padded_length(rows, limits));
-  report.exact(concat("line ", number, " tokens"), batch.tokens, matrix(line["tokens"], at::kLong));
+  report.exact(concat("line ", number, " tokens"), batch.tokens, token_matrix(line["tokens"], at::kLong));
   if (line.contains("lm_mask")) {
-    report.exact(concat("line ", number, " lm_mask"), batch.mask, matrix(line["lm_mask"], at::kFloat));
+    report.exact(concat("line ", number, " lm_mask"), batch.mask, token_matrix(line["lm_mask"], at::kFloat));
   }
 }
 
 // The reference reads its rows num_epochs + 1 times, drops those over the limits, and joins passes.
-void check_training_batches(const MdmTokenizer& tokenizer, const json& line, size_t number, Report& report) {
+void check_training_batches(const MdmTokenizer& tokenizer, const TokenCase& line, size_t number, Report& report) {
   struct Sample {
     int64_t row;
     TokenIds ids;
     int64_t bytes;
   };
   std::string padding_token = "<pad>";
-  const TokenLimits limits = limits_of(line["config"], padding_token);
+  const TokenLimits limits = token_limits_of(line["config"], padding_token);
   std::vector<Sample> samples;
   for (int64_t pass = 0; pass <= line["num_epochs"].get<int64_t>(); ++pass) {
     for (size_t row = 0; row < line["texts"].size(); ++row) {
@@ -142,13 +143,13 @@ void check_training_batches(const MdmTokenizer& tokenizer, const json& line, siz
     const bool fixed = limits.pad_to_max_length && limits.max_token_length >= 0;
     const auto batch = pad_tokens(rows, tokenizer.id_of(padding_token), fixed ? limits.max_token_length : -1);
     report.require(numbers == batches[b]["rows"].get<std::vector<int64_t>>(), what + "rows");
-    report.exact(what + "tokens", batch.tokens, matrix(batches[b]["tokens"], at::kLong));
-    report.exact(what + "lm_mask", batch.mask, matrix(batches[b]["lm_mask"], at::kFloat));
-    report.require(batches[b]["caption_shape"] == json({rows.size(), longest}), what + "caption_shape");
+    report.exact(what + "tokens", batch.tokens, token_matrix(batches[b]["tokens"], at::kLong));
+    report.exact(what + "lm_mask", batch.mask, token_matrix(batches[b]["lm_mask"], at::kFloat));
+    report.require(batches[b]["caption_shape"] == TokenCase({rows.size(), longest}), what + "caption_shape");
   }
 }
 
-void check_mdm_line(const MdmTokenizer& tokenizer, const json& line, size_t number, Report& report) {
+void check_mdm_line(const MdmTokenizer& tokenizer, const TokenCase& line, size_t number, Report& report) {
   TokenLimits limits;
   std::string kept_key;
   if (line.contains("path")) {
@@ -173,7 +174,7 @@ void check_mdm_line(const MdmTokenizer& tokenizer, const json& line, size_t numb
   compare_ids(report, number, "inference", tokenizer.encode_inference(text, limits), line["ids"]);
 }
 
-void check_sentencepiece_line(const T5Tokenizer& tokenizer, const json& line, size_t number, Report& report) {
+void check_sentencepiece_line(const T5Tokenizer& tokenizer, const TokenCase& line, size_t number, Report& report) {
   const auto ids = tokenizer.encode_inference(line["text"].get<std::string>(), {});
   // Score ties that two releases of SentencePiece break differently: either list is right.
   const bool other = line.contains("ids_0_1_97") && ids == line["ids_0_1_97"].get<TokenIds>();

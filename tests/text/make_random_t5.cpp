@@ -22,9 +22,13 @@ int main(int argc, char** argv) {
   app.add_option("--d-ff", model.d_ff, "inner width")->capture_default_str()->check(CLI::Range(1, 262144));
   app.add_option("--layers", model.num_layers, "layers")->capture_default_str()->check(CLI::Range(1, 1000));
   app.add_option("--heads", model.num_heads, "heads")->capture_default_str()->check(CLI::Range(1, 4096));
-  app.add_option("--vocab", model.vocab_size, "rows of the embedding")->capture_default_str()->check(CLI::Range(1, 1 << 20));
+  app.add_option("--vocab", model.vocab_size, "rows of the embedding")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
   app.add_option("--seed", model.seed, "of the weights")->capture_default_str();
-  app.add_option("--dtype", model.dtype, "F32, F16 or BF16")->capture_default_str()->check(CLI::IsMember({"F32", "F16", "BF16"}));
+  app.add_option("--dtype", model.dtype, "F32, F16 or BF16")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"F32", "F16", "BF16"}));
   CLI11_PARSE(app, argc, argv);
   try {
     mdm::text_test::write_random_t5(folder, model);

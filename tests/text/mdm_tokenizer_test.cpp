@@ -105,9 +105,10 @@ class AllPaths {
 };
 
 std::string random_text(std::mt19937_64& random) {
-  static const std::vector<std::string> parts = {"a",  "e",   "i",  "n",  "er",  "ing", " ",  " ",      "the", " dog", "aa", "zz",
-                                                 "z",  "q",   "qq", "st", "th",  "o",   "\t", "\xE2",   "é",   "<",    "<p", "</s>",
-                                                 "B",  "7",   ".",  "ch", "jjj", "l",   "le", "\xF0\x9F", "re",  "d",    "-",  std::string(1, '\0')};
+  static const std::vector<std::string> parts = {
+      "a", "e", "i",  "n",  "er",  "ing", " ",  " ",        "the", " dog", "aa", "zz",
+      "z", "q", "qq", "st", "th",  "o",   "\t", "\xE2",     "é",   "<",    "<p", "</s>",
+      "B", "7", ".",  "ch", "jjj", "l",   "le", "\xF0\x9F", "re",  "d",    "-",  std::string(1, '\0')};
   std::string text;
   const size_t target = 1 + random() % 13;
   while (text.size() < target) text += parts[random() % parts.size()];
@@ -277,7 +278,9 @@ TEST(MdmTokenizer, BadVocabularies) {
 
 TEST(MdmTokenizer, LinesMayEndInCrLfOrNotAtAll) {
   text_test::TemporaryFolder folder;
-  text_test::write_text(folder / "x.vocab", "<pad>\t0\r\n</s>\t0\r\n<unk>\t0\r\n\xE2\x96\x81" "a\t-1.5");
+  text_test::write_text(folder / "x.vocab",
+                        "<pad>\t0\r\n</s>\t0\r\n<unk>\t0\r\n\xE2\x96\x81"
+                        "a\t-1.5");
   const auto tokenizer = MdmTokenizer::open(folder / "x.vocab");
   EXPECT_EQ(tokenizer.vocab_size(), 4);
   EXPECT_EQ(tokenizer.piece(3), " a");

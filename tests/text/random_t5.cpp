@@ -86,12 +86,21 @@ void write_values(AtomicFile& file, const RandomTensor& tensor, const std::strin
 
 void write_random_t5(const std::filesystem::path& folder, const RandomT5& model) {
   make_writable_folder(folder);
-  const nlohmann::json config = {
-      {"model_type", "t5"},           {"feed_forward_proj", "gated-gelu"}, {"is_gated_act", true},
-      {"dense_act_fn", "gelu_new"},   {"d_model", model.d_model},          {"d_kv", model.d_kv},
-      {"d_ff", model.d_ff},           {"num_layers", model.num_layers},    {"num_heads", model.num_heads},
-      {"vocab_size", model.vocab_size}, {"layer_norm_epsilon", 1e-6},      {"relative_attention_num_buckets", 32},
-      {"relative_attention_max_distance", 128}, {"pad_token_id", 0},       {"eos_token_id", 1}};
+  const nlohmann::json config = {{"model_type", "t5"},
+                                 {"feed_forward_proj", "gated-gelu"},
+                                 {"is_gated_act", true},
+                                 {"dense_act_fn", "gelu_new"},
+                                 {"d_model", model.d_model},
+                                 {"d_kv", model.d_kv},
+                                 {"d_ff", model.d_ff},
+                                 {"num_layers", model.num_layers},
+                                 {"num_heads", model.num_heads},
+                                 {"vocab_size", model.vocab_size},
+                                 {"layer_norm_epsilon", 1e-6},
+                                 {"relative_attention_num_buckets", 32},
+                                 {"relative_attention_max_distance", 128},
+                                 {"pad_token_id", 0},
+                                 {"eos_token_id", 1}};
   write_file(folder / "config.json", config.dump(2) + "\n");
 
   const auto tensors = tensors_of(model);

@@ -11,7 +11,7 @@ struct RandomT5 {
   int64_t d_model = 32, d_kv = 8, d_ff = 64, num_layers = 2, num_heads = 4, vocab_size = 400;
   std::string dtype = "F32";  ///< F32, F16 or BF16
   uint64_t seed = 1;
-  double scale = 1;           ///< factor on all matrices but the embedding
+  double scale = 1;  ///< factor on all matrices but the embedding
 };
 
 /// config.json and model.safetensors in `folder`, which is made. Norms 1 +- 0.25, relative bias of

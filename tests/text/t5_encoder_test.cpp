@@ -108,7 +108,8 @@ using text_test::TemporaryFolder;
 at::Tensor random_ids(int64_t batch, int64_t length, int64_t bound, uint64_t seed) {
   std::mt19937_64 random(seed);
   at::Tensor ids = at::empty({batch, length}, at::TensorOptions().dtype(at::kLong));
-  for (int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(1 + random() % static_cast<uint64_t>(bound - 1));
+  for (int64_t i = 0; i < ids.numel(); ++i)
+    ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(1 + random() % static_cast<uint64_t>(bound - 1));
   return ids;
 }
 
@@ -186,7 +187,8 @@ void expect_load_error(const std::filesystem::path& folder, const std::vector<st
     load(folder);
     FAIL() << "accepted; expected: " << parts[0];
   } catch (const ErrorType& error) {
-    for (const auto& part : parts) EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << part << "\n" << error.what();
+    for (const auto& part : parts)
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << part << "\n" << error.what();
   }
 }
 
@@ -200,8 +202,9 @@ TEST_F(T5EncoderTest, AllProblemsOfTheWeightsAtOnce) {
   config["d_ff"] = 48;
   text_test::write_text(folder / "config.json", config.dump());
   expect_load_error<CheckpointError>(
-      folder.path(), {"missing: encoder.block.2.layer.0.SelfAttention.q.weight", "missing: encoder.block.2.layer.1.layer_norm.weight",
-                      "encoder.block.0.layer.1.DenseReluDense.wi_0.weight is [64, 32], config.json asks for [48, 32]"});
+      folder.path(),
+      {"missing: encoder.block.2.layer.0.SelfAttention.q.weight", "missing: encoder.block.2.layer.1.layer_norm.weight",
+       "encoder.block.0.layer.1.DenseReluDense.wi_0.weight is [64, 32], config.json asks for [48, 32]"});
   config["num_layers"] = 1;
   config["d_ff"] = 64;
   text_test::write_text(folder / "config.json", config.dump());
@@ -248,7 +251,8 @@ TEST_F(T5EncoderTest, BadConfigs) {
     text_test::write_text(folder / "config.json", text);
     expect_load_error<ConfigError>(folder.path(), {"config.json"});
   }
-  text_test::write_text(folder / "config.json", "{\"model_type\":" + std::string(200000, '[') + std::string(200000, ']') + "}");
+  text_test::write_text(folder / "config.json",
+                        "{\"model_type\":" + std::string(200000, '[') + std::string(200000, ']') + "}");
   expect_load_error<ConfigError>(folder.path(), {"'model_type' is an array"});
 }
 

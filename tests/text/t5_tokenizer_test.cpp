@@ -25,9 +25,9 @@ void put_unit(std::string& units, size_t at, uint32_t unit) {
 // A character map that turns "A" into "a": three units of a double array of 1,024.
 std::string small_charsmap() {
   std::string units(4096, '\0');
-  put_unit(units, 0, 256U << 10);                                  // the root; its children are at 256 ^ byte
+  put_unit(units, 0, 256U << 10);                                       // the root; its children are at 256 ^ byte
   put_unit(units, 256 ^ 'A', (0x141U ^ 0x200U) << 10 | 1U << 8 | 'A');  // a value hangs below, at 512
-  put_unit(units, 512, 1U << 31 | 2);                              // the string at byte 2
+  put_unit(units, 512, 1U << 31 | 2);                                   // the string at byte 2
   std::string map = {0, 0x10, 0, 0};
   return map + units + std::string("x\0a\0", 4);
 }
@@ -55,7 +55,9 @@ SpieceModel own_model() {
   return model;
 }
 
-void save(const std::filesystem::path& file, const SpieceModel& model) { text_test::write_text(file, serialize(model)); }
+void save(const std::filesystem::path& file, const SpieceModel& model) {
+  text_test::write_text(file, serialize(model));
+}
 
 TEST(T5Tokenizer, OwnModelBesideLibTorch) {
   TemporaryFolder folder;
@@ -95,7 +97,7 @@ TEST(T5Tokenizer, AnyBytesAreACaption) {
   save(folder / "spiece.model", own_model());
   const auto tokenizer = T5Tokenizer::open(folder / "spiece.model");
   for (const std::string& text : {std::string("\xFF\xFE"), std::string("a\0b", 3), std::string(10000, 'a'),
-                                 std::string("</s><pad>"), std::string(1 << 20, ' '), std::string(1 << 20, 'z')}) {
+                                  std::string("</s><pad>"), std::string(1 << 20, ' '), std::string(1 << 20, 'z')}) {
     const auto ids = tokenizer.encode_inference(text, {});
     ASSERT_FALSE(ids.empty());
     EXPECT_EQ(ids.back(), 1);

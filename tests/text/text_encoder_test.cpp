@@ -8,6 +8,7 @@
 
 #include <fstream>
 
+#include "mdm/checkpoint/tensor_file.h"
 #include "mdm/core/error.h"
 #include "mdm/text/mdm_tokenizer.h"
 #include "mdm/text/other_encoders.h"
@@ -94,7 +95,8 @@ TEST_F(TextEncoderTest, RowLengthsByPolicy) {
 }
 
 TEST_F(TextEncoderTest, ARowDoesNotDependOnItsNeighbours) {
-  const Captions prompts = {"a red dog", "the house by the sea", "", "x", "a red dog in the garden of the old castle at night"};
+  const Captions prompts = {"a red dog", "the house by the sea", "", "x",
+                            "a red dog in the garden of the old castle at night"};
   const auto together = make()->encode(prompts, kBatch);
   for (size_t i = 0; i < prompts.size(); ++i) {
     const auto alone = make()->encode({prompts[i]}, kPair);
@@ -135,8 +137,8 @@ TEST_F(TextEncoderTest, EqualsOnePaddedBatch) {
 
 TEST_F(TextEncoderTest, StrangePrompts) {
   auto encoder = make();
-  for (const std::string& prompt : {std::string(), std::string(10000, 'e'), std::string("\xFF\xC3(", 3), std::string("<pad></s>"),
-                                    std::string("a\0b", 3)}) {
+  for (const std::string& prompt : {std::string(), std::string(10000, 'e'), std::string("\xFF\xC3(", 3),
+                                    std::string("<pad></s>"), std::string("a\0b", 3)}) {
     const auto embedding = encoder->encode({prompt}, kPair);
     EXPECT_GE(embedding.lm_mask.sum().item<double>(), 1);
     EXPECT_LE(embedding.lm_mask.size(1), 32);
@@ -193,9 +195,33 @@ TEST_F(TextEncoderTest, VocabularyOfTheTextModelsFolder) {
     EXPECT_EQ(make_tokenizer(text_, folder_ / "full")->encode_inference("", {}).size(), 1U);
   }
   text_.vocab_file = (text_test::reference_folder() / "data/t5.vocab").string();
-  EXPECT_EQ(make_tokenizer(text_, folder_ / "full")->kind(), "t5") << "a .vocab won't do for it, the folder's model does";
+  EXPECT_EQ(make_tokenizer(text_, folder_ / "full")->kind(), "t5")
+      << "a .vocab won't do for it, the folder's model does";
   EXPECT_THROW(make_tokenizer(text_, {}), ConfigError);
   EXPECT_EQ(make()->encode({"a photo of a cat"}, kPair).lm_mask.size(1), 8);
+}
+
+// The text half of the reference's whole runs: ids, mask and outputs of [negatives; prompts] in one batch.
+TEST_F(TextEncoderTest, TextOfTheReferencesRuns) {
+  MDM_NEED_REFERENCE();
+  text_.vocab_file = (text_test::reference_folder() / "data/t5.vocab").string();
+  reader_.max_caption_length = 512;
+  reader_.max_token_length = 128;
+  for (const char* name : {"e01_unet_ddim", "e02_nested_ddpm"}) {
+    const auto folder = text_test::shared_golden() / "end_to_end" / name;
+    std::ifstream in(folder / "case.json");
+    const auto outputs = TensorFile::open(folder / "outputs.safetensors");
+    text_.text_model = (folder / "text_model").string();
+    const auto encoder = make();
+    for (const auto& run : nlohmann::json::parse(in)["runs"]) {
+      const auto prompts = run["prompts"].get<Captions>();
+      const Captions negatives(prompts.size(), run["negative_prompt"].get<std::string>());
+      const auto embedding = encoder->encode_pairs(negatives, prompts, kBatch);
+      const auto prefix = run["name"].get<std::string>() + ".";
+      EXPECT_TRUE(embedding.lm_mask.equal(outputs.tensor(prefix + "lm_mask").to(at::kFloat)));
+      EXPECT_TRUE(at::allclose(embedding.lm_outputs, outputs.tensor(prefix + "lm_outputs"), 2e-4, 2e-5)) << name;
+    }
+  }
 }
 
 TEST_F(TextEncoderTest, ClassLabels) {
@@ -205,12 +231,14 @@ TEST_F(TextEncoderTest, ClassLabels) {
   const auto plain = make();
   EXPECT_EQ(plain->width(), 3);
   const auto rows = plain->encode({"owl", " red fox ", ""}, kBatch);
-  EXPECT_TRUE(rows.lm_outputs.squeeze(1).equal(at::tensor({0., 0., 1., 0., 1., 0., 0., 0., 0.}, at::kFloat).view({3, 3})));
+  EXPECT_TRUE(
+      rows.lm_outputs.squeeze(1).equal(at::tensor({0., 0., 1., 0., 1., 0., 0., 0., 0.}, at::kFloat).view({3, 3})));
   EXPECT_TRUE(rows.lm_mask.equal(at::ones({3, 1})));
   for (const int64_t width : {6, 7}) {
     TextEncoderOptions options;
     options.class_width = width;
-    EXPECT_EQ(make(options)->encode({"cat"}, kBatch).lm_outputs.argmax(-1).item<int64_t>(), 3) << "the reference's numbering";
+    EXPECT_EQ(make(options)->encode({"cat"}, kBatch).lm_outputs.argmax(-1).item<int64_t>(), 3)
+        << "the reference's numbering";
   }
   TextEncoderOptions wrong;
   wrong.class_width = 5;
@@ -272,7 +300,8 @@ class HubCacheTest : public testing::Test {
   HubCacheTest() {
     write_random_t5(blobs_, text_test::RandomT5());
     fs::create_directories(snapshot_);
-    for (const char* name : {"config.json", "model.safetensors"}) fs::create_symlink(fs::path("../../blobs") / name, snapshot_ / name);
+    for (const char* name : {"config.json", "model.safetensors"})
+      fs::create_symlink(fs::path("../../blobs") / name, snapshot_ / name);
     text_test::write_text(home_ / "refs/main", kRevision);
   }
   static constexpr const char* kRevision = "0123456789abcdef0123456789abcdef01234567";
@@ -292,10 +321,12 @@ TEST_F(HubCacheTest, IdIsResolved) {
 }
 
 TEST_F(HubCacheTest, AbsentModelsSayHowToGetThem) {
-  expect_error<ConfigError>([&] { resolve_text_model("google/flan-t5-xl", cache_); },
-                            {"models--google--flan-t5-xl", "config.json", "spiece.model", "huggingface-cli download google/flan-t5-xl"});
+  expect_error<ConfigError>(
+      [&] { resolve_text_model("google/flan-t5-xl", cache_); },
+      {"models--google--flan-t5-xl", "config.json", "spiece.model", "huggingface-cli download google/flan-t5-xl"});
   for (const char* name : {"", "../x", "a/b/c", "a/..", "/no/such/folder", "-x/y", "a\nb"}) {
-    expect_error<ConfigError>([&] { resolve_text_model(name, cache_); }, {"text_model", "A text model is a folder with config.json"});
+    expect_error<ConfigError>([&] { resolve_text_model(name, cache_); },
+                              {"text_model", "A text model is a folder with config.json"});
   }
   fs::remove_all(snapshot_);
   expect_error<ConfigError>([&] { resolve_text_model("google/flan-t5-tiny", cache_); }, {"has no folder", kRevision});
@@ -317,7 +348,8 @@ TEST_F(HubCacheTest, HostileRefsAndLinks) {
   fs::create_symlink(secret, snapshot_ / "model.safetensors");
   expect_error<CheckpointError>([&] { find_text_model_files(snapshot_); }, {"leads out"});
   fs::remove(snapshot_ / "model.safetensors");
-  expect_error<ConfigError>([&] { find_text_model_files(snapshot_); }, {"has no weights", "model.safetensors.index.json"});
+  expect_error<ConfigError>([&] { find_text_model_files(snapshot_); },
+                            {"has no weights", "model.safetensors.index.json"});
 }
 
 TEST_F(HubCacheTest, IndexNamesBareFilesOnly) {
@@ -334,14 +366,18 @@ TEST_F(HubCacheTest, IndexNamesBareFilesOnly) {
     expect_error<CheckpointError>([&] { with_index(concat(R"({"weight_map": {"shared.weight": ")", name, "\"}}")); },
                                   {"'shared.weight'", "name of a file in the same folder"});
   }
-  expect_error<CheckpointError>([&] { with_index(R"({"weight_map": {"shared.weight": "part-2.safetensors"}})"); }, {"lacks part-2"});
-  for (const char* text : {"", "[]", "{}", R"({"weight_map": 3})", R"({"weight_map": {}})", R"({"weight_map": {"a": 3}})"}) {
+  expect_error<CheckpointError>([&] { with_index(R"({"weight_map": {"shared.weight": "part-2.safetensors"}})"); },
+                                {"lacks part-2"});
+  for (const char* text :
+       {"", "[]", "{}", R"({"weight_map": 3})", R"({"weight_map": {}})", R"({"weight_map": {"a": 3}})"}) {
     EXPECT_THROW(with_index(text), CheckpointError) << text;
   }
 }
 
 TEST(HubCache, VariablesInOrder) {
-  const auto set = [](const char* name, const char* value) { value == nullptr ? ::unsetenv(name) : ::setenv(name, value, 1); };
+  const auto set = [](const char* name, const char* value) {
+    value == nullptr ? ::unsetenv(name) : ::setenv(name, value, 1);
+  };
   const Captions names = {"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"};
   std::vector<std::pair<std::string, std::string>> saved;
   for (const auto& name : names) {

@@ -80,23 +80,15 @@ inline std::string mutate(std::string bytes, std::mt19937_64& random) {
   for (size_t changes = 1 + any(4); changes > 0 && !bytes.empty(); --changes) {
     const size_t at = any(bytes.size());
     switch (any(6)) {
-      case 0:
-        bytes[at] = static_cast<char>(bytes[at] ^ (1 << any(8)));
-        break;
-      case 1:
-        bytes.resize(at);
-        break;
-      case 2:
-        bytes[at] = static_cast<char>(std::array<int, 4>{0, 0x7F, 0x80, 0xFF}[any(4)]);
-        break;
+      case 0: bytes[at] = static_cast<char>(bytes[at] ^ (1 << any(8))); break;
+      case 1: bytes.resize(at); break;
+      case 2: bytes[at] = static_cast<char>(std::array<int, 4>{0, 0x7F, 0x80, 0xFF}[any(4)]); break;
       case 3: {
         const std::string part = bytes.substr(at, any(64));
         bytes.insert(any(bytes.size()), part);
         break;
       }
-      case 4:
-        bytes.erase(at, any(64));
-        break;
+      case 4: bytes.erase(at, any(64)); break;
       default:
         for (size_t i = at; i < std::min(bytes.size(), at + 4); ++i) bytes[i] = static_cast<char>(random());
     }
@@ -104,11 +96,11 @@ inline std::string mutate(std::string bytes, std::mt19937_64& random) {
   return bytes;
 }
 
-#define MDM_NEED_REFERENCE()                                                                        \
-  do {                                                                                              \
-    if (mdm::text_test::shared_golden().empty()) {                                                  \
-      GTEST_SKIP() << "needs the reference's data files: set MDM_REFERENCE_DIR to their folder";    \
-    }                                                                                               \
+#define MDM_NEED_REFERENCE()                                                                     \
+  do {                                                                                           \
+    if (mdm::text_test::shared_golden().empty()) {                                               \
+      GTEST_SKIP() << "needs the reference's data files: set MDM_REFERENCE_DIR to their folder"; \
+    }                                                                                            \
   } while (false)
 
 }  // namespace mdm::text_test

@@ -44,7 +44,8 @@ TEST(TokenizerGolden, InferenceIds) {
   limits.max_token_length = 128;
   int count = 0;
   for (const auto& line : json_lines(text_test::shared_golden() / "tokenizer/mdm_infer.jsonl")) {
-    EXPECT_EQ(tokenizer.encode_inference(line["text"].get<std::string>(), limits), line["ids"].get<Ids>()) << line["text"];
+    EXPECT_EQ(tokenizer.encode_inference(line["text"].get<std::string>(), limits), line["ids"].get<Ids>())
+        << line["text"];
     ++count;
   }
   EXPECT_GE(count, 500);

@@ -1,5 +1,5 @@
 // Files of named tensors, opened for reading: safetensors, and PyTorch's .pth/.pt/.bin in its zip and
-// legacy layouts. Nothing in a file is ever executed; see pickle.h for what is understood.
+// legacy layouts. Nothing in a file is ever executed: pickles are read as inert data, whatever they ask for.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,7 +28,8 @@ class TensorFile {
   struct Options {
     bool map = true;  ///< false: read the file into memory (for file systems where it may shrink meanwhile)
     /// Where in a .pth the tensors are: a dotted path of dictionary keys. Unset: `state_dict`,
-    /// `model_state_dict` or `model` if there, else the top level.
+    /// `model_state_dict` or `model` if there (again below it), else the top level. Keys may hold dots.
+    /// An error for safetensors, which have no dictionaries.
     std::optional<std::string> state_dict_path;
   };
 
@@ -50,7 +51,11 @@ class TensorFile {
   /// copy where the file's layout does not allow one. CheckpointError when there is no such tensor.
   at::Tensor tensor(std::string_view name) const;
   /// What else a .pth holds beside the tensors, or a safetensors file's __metadata__, as JSON text
-  /// ("{}" when nothing): plain values as themselves, unknown objects as {"__class__": ..., ...}.
+  /// ("{}" when nothing). Plain values, argparse.Namespace, the reference's config classes and the names
+  /// of its enums stand for themselves; {"__float__": "nan"}, {"__int__": "123"} (beyond 64 bits),
+  /// {"__bytes__": "hex"}, {"__set__": [...]} for what JSON lacks; unknown objects are {"__class__": ...,
+  /// ...}. What is too deep or too long (8 MiB of text, a million values) is {"__cut__": reason}.
+  /// Items that our converter stored in safetensors come back as they were.
   const std::string& metadata_json() const;
 
  private:

@@ -91,6 +91,9 @@ struct LoadRequest {
 /// Puts a config together. Throws ConfigError listing all problems found, each with file:line or flag,
 /// the dotted path, what was found, what is allowed, and the nearest name of an unknown one.
 /// YAML files may have up to 256 KiB; anchors, aliases, merge keys and tags of other types are refused.
+/// Files that a YAML file names (text_model, vocab_file, checkpoint, file_list, ...) are taken from the
+/// working directory, or from the YAML file's folder if they are only there. A YAML file for another kind
+/// of model than the checkpoint's replaces the checkpoint's unet_config and diffusion_config whole.
 LoadedConfig load(const LoadRequest& request);
 
 /// The same, with warnings sent to the log.

@@ -14,10 +14,10 @@
 namespace mdm {
 
 struct GuidanceOptions {
-  double scale = 1;    ///< unconditional + scale (conditional - unconditional); 1: the conditional alone
-  double rescale = 0;  ///< [0, 1]: how far the result gets the conditional prediction's standard deviation
-  double start = 0;    ///< share of the steps from which on guidance acts, [0, 1]
-  double end = 1;      ///< share of the steps at which it stops, (start, 1]
+  double scale = 1;         ///< unconditional + scale (conditional - unconditional); 1: the conditional alone
+  double rescale = 0;       ///< [0, 1]: how far the result gets the conditional prediction's standard deviation
+  double start = 0;         ///< share of the steps from which on guidance acts, [0, 1]
+  double end = 1;           ///< share of the steps at which it stops, (start, 1]
   double output_scale = 0;  ///< the config's model_output_scale; plain models only, ignored by nested ones
 };
 
@@ -53,7 +53,7 @@ class GuidedModel {
   Conditioning conditioning_, conditional_;
   GuidanceOptions options_;
   ForwardContext context_;
-  int64_t rows_ = 0;             // of conditioning_; 0: it has no rows (neither text nor micros)
+  int64_t rows_ = 0;               // of conditioning_; 0: it has no rows (neither text nor micros)
   int64_t conditional_rows_ = -1;  // for which batch conditional_ was made
   bool active_ = true;
 };

@@ -98,9 +98,9 @@ std::unique_ptr<Sampler> make_sampler(const SampleConfig& config, const Compat& 
 struct SamplingRun {
   int64_t batch = 1;
   int64_t channels = 3;
-  int64_t height = 0, width = 0;        ///< of the highest level; must divide by its scale
-  std::vector<int64_t> timesteps;       ///< see make_timesteps
-  int64_t first_step = 0;               ///< index in `timesteps`: the run starts at timesteps[first_step]
+  int64_t height = 0, width = 0;   ///< of the highest level; must divide by its scale
+  std::vector<int64_t> timesteps;  ///< see make_timesteps
+  int64_t first_step = 0;          ///< index in `timesteps`: the run starts at timesteps[first_step]
   /// Pictures to start from, (B, C, H, W) in [-1, 1]: lower levels are made by average pooling, and noise
   /// is added up to the first step's level. Undefined: start from noise alone.
   at::Tensor start_images;

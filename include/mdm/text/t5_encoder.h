@@ -16,9 +16,9 @@ namespace mdm {
 
 /// The fields of a T5's config.json that shape the encoder.
 struct T5Config {
-  int64_t d_model = 0;     ///< width of the output
-  int64_t d_kv = 0;        ///< width of a head; heads * d_kv need not be d_model
-  int64_t d_ff = 0;        ///< inner width of the feed-forward part
+  int64_t d_model = 0;  ///< width of the output
+  int64_t d_kv = 0;     ///< width of a head; heads * d_kv need not be d_model
+  int64_t d_ff = 0;     ///< inner width of the feed-forward part
   int64_t num_layers = 0;
   int64_t num_heads = 0;
   int64_t vocab_size = 0;  ///< rows of the embedding

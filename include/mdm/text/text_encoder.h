@@ -61,8 +61,8 @@ TextEmbedding embedding_from_rows(const std::vector<at::Tensor>& rows, int64_t l
 
 struct TextEncoderOptions {
   at::Device device = at::kCPU;
-  TokenizerCompat compat;      ///< golden runner only
-  int64_t class_width = -1;    ///< kClass: width that the checkpoint was trained with; -1: one per class
+  TokenizerCompat compat;    ///< golden runner only
+  int64_t class_width = -1;  ///< kClass: width that the checkpoint was trained with; -1: one per class
 };
 
 /// The tokenizer of a config: `vocab_file` if it is there, else spiece.model in `text_model_folder` (empty:

@@ -58,13 +58,13 @@ class Tokenizer {
   /// The ids of a training caption, never cut (reader.py: _get_dataset).
   virtual TrainingTokens encode_training(std::string_view text, const TokenLimits& limits) const = 0;
 
-  virtual std::string kind() const = 0;     ///< "mdm" or "t5"
-  virtual int64_t vocab_size() const = 0;   ///< ids are in [0, vocab_size)
+  virtual std::string kind() const = 0;    ///< "mdm" or "t5"
+  virtual int64_t vocab_size() const = 0;  ///< ids are in [0, vocab_size)
   /// The id of a piece of the vocabulary as it stands there (for mdm with spaces for U+2581), -1 if there is none.
   virtual int32_t id_of(std::string_view piece) const = 0;
   virtual int32_t pad_id() const = 0;
   virtual int32_t eos_id() const = 0;
-  virtual int32_t bos_id() const = 0;       ///< the reference's: `<unk>`
+  virtual int32_t bos_id() const = 0;  ///< the reference's: `<unk>`
 };
 
 /// Rows of ids of one length.
