@@ -11,7 +11,7 @@
 namespace mdm::checkpoint {
 
 inline constexpr size_t kMaxDimensions = 16;
-inline constexpr size_t kMaxTensors = 200'000;
+inline constexpr size_t kMaxTensors = 100'000;
 inline constexpr size_t kMaxNameBytes = 4096;
 
 struct TensorRecord {

@@ -65,12 +65,13 @@ void SampleOutput::add(const std::vector<Picture>& pictures) {
 
 void SampleOutput::finish() {
   if (items_.empty()) return;
-  if (for_grid_.size() > 1) write_png(folder_ / "grid.png", make_grid(for_grid_));
   if (sample_.gallery) {
     write_gallery(folder_, items_, "libmdm samples");
   } else {
     write_file(folder_ / "lst.json", gallery_json(items_));
   }
+  // Last, because it is the largest: on a full disk the list is there.
+  if (for_grid_.size() > 1) write_png(folder_ / "grid.png", make_grid(for_grid_));
 }
 
 }  // namespace mdm

@@ -69,9 +69,9 @@ std::string safetensors(const std::string& json, const std::string& data);
 /// How a file was taken.
 struct Outcome {
   bool opened = false;
-  std::string error;  // of a CheckpointError
-  double seconds = 0;
-  size_t grown = 0;  // peak of resident memory over what it was before, in bytes
+  std::string error;   // of a CheckpointError
+  double seconds = 0;  // of computing
+  size_t grown = 0;    // peak of resident memory over what it was before, in bytes
 };
 
 /// Opens the file and reads all its tensors. Other exceptions than CheckpointError pass.

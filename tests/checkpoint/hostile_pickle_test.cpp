@@ -180,9 +180,9 @@ TEST_F(HostilePickle, ManyValuesAreBounded) {
 TEST_F(HostilePickle, ManyTensorsAreBounded) {
   const std::string tensor = pickle_tensor(pickle_storage("FloatStorage", "0", 4), 0, {4}, {1});
   std::string body = tensor + "q\x01" + "0}(";
-  for (int i = 0; i < 150'000; ++i) body += pickle_text(std::to_string(i)) + "h\x01";
+  for (int i = 0; i < 95'000; ++i) body += pickle_text(std::to_string(i)) + "h\x01";
   const Outcome outcome = expect_bounded(zip(pickle(body + "u")));
-  EXPECT_TRUE(outcome.opened || !outcome.error.empty());
+  EXPECT_TRUE(outcome.opened) << outcome.error;
 }
 
 // One large value, named again and again by two bytes each.

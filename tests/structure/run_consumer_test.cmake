@@ -51,8 +51,17 @@ run("configuring the outside project" "${CMAKE_COMMAND}" -S "${SOURCE_DIR}/tests
   -G "${GENERATOR}" "-DCMAKE_BUILD_TYPE=${CONFIG}" "-DCMAKE_CXX_COMPILER=${COMPILER}"
   "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER}" "-DCMAKE_PREFIX_PATH=${prefix}" "-DMDM_TORCH_ROOT=${TORCH_ROOT}")
 run("building the outside project" "${CMAKE_COMMAND}" --build "${WORK_DIR}/build" --config "${CONFIG}")
-run("running the outside project" "${CMAKE_COMMAND}" -E chdir "${WORK_DIR}" "${WORK_DIR}/build/consumer" "${WORK_DIR}")
+
+# A checkpoint from the installed program and config, and a picture of it from the outside project.
+set(config "${prefix}/share/mdm/configs/demo/tiny_nested_64.yaml")
+run("checkpoint init" "${prefix}/bin/checkpoint" init "${WORK_DIR}/tiny.pth" --randomize 1 --config-path "${config}")
+run("running the outside project"
+  "${WORK_DIR}/build/consumer" "${WORK_DIR}/tiny.pth" "${config}" "${WORK_DIR}/picture.png")
 message(STATUS "${output}")
+file(READ "${WORK_DIR}/picture.png" head LIMIT 24 HEX)  # the signature, and the header with width and height
+if(NOT head STREQUAL "89504e470d0a1a0a0000000d494844520000004000000040")
+  message(FATAL_ERROR "picture.png is no PNG of 64x64 pixels: ${head}")
+endif()
 
 # Without LibTorch the package is not found, with a reason, instead of breaking the project.
 execute_process(
