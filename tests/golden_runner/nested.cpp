@@ -24,7 +24,7 @@ void check_init_inner(const std::filesystem::path& path, const nlohmann::json& i
   const Config config = load_case_config(path / "config.yaml");
   const auto model = make_model(config.model, config.model.levels[0].conditioning_feature_dim);
   model->init({make_generator(info.at("seed").get<uint64_t>()), LayerInit::kZero});
-  const TensorFile donor = TensorFile::open(path / config.model.levels[0].initialize_inner_with_pretrained);
+  const TensorFile donor = TensorFile::open(config.model.levels[0].initialize_inner_with_pretrained);
   const auto nested = std::dynamic_pointer_cast<NestedUNet>(model);
   std::vector<std::string> unknown, missing;
   {

@@ -1,0 +1,221 @@
+"""The opponent of bench_denoise_step: the same denoising step in the reference, apple/ml-mdm (Python).
+
+Takes the inputs from what `bench_denoise_step --dump` wrote and the weights from the same .pth file, and
+prints the same JSON. The reference's own code does the work (get_model, load, sampler.get_xt_minus_1), as
+its clis/generate_batch.py calls it; only modules that a step does not use are replaced when they are not
+installed.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import time
+import types
+
+
+class _StandIn(types.ModuleType):
+    """A module of which anything can be imported; what is used of it fails there and then."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+# Storage, data and picture modules that ml_mdm imports on the way; none of them has a part in a step.
+UNUSED_MODULES = (
+    "boto3", "boto3.session", "boto3.s3", "boto3.s3.transfer", "dataclass_wizard", "mlx", "mlx.data",
+    "mlx.data.core", "mlx.core", "mlx.nn", "torchvision", "torchvision.utils", "rotary_embedding_torch",
+)  # fmt: skip
+
+
+def add_stand_ins():
+    replaced = []
+    for name in UNUSED_MODULES:
+        top = name.split(".")[0]
+        if top in replaced or importlib.util.find_spec(top) is None:
+            sys.modules[name] = _StandIn(name)
+            replaced.append(top)
+    return sorted(set(replaced))
+
+
+def remove_stand_ins():
+    """Once ml_mdm is imported: einops looks at what is loaded to learn which tensors it may meet."""
+    for name in [name for name, module in sys.modules.items() if isinstance(module, _StandIn)]:
+        del sys.modules[name]
+
+
+def machine():
+    info = {"cpu": "", "instructions": [], "cores": len(os.sched_getaffinity(0))}
+    with open("/proc/cpuinfo") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                info["cpu"] = value.strip()
+            if key.strip() == "flags":
+                wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
+                info["instructions"] = [flag for flag in value.split() if flag in wanted]
+                break
+    return info
+
+
+def peak_rss_mib():
+    with open("/proc/self/status") as lines:
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return None
+
+
+def reset_peak_rss():
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        return True
+    except OSError:
+        return False
+
+
+def load_diffusion(options):
+    """The reference's pipeline with the weights, built as its generate_batch.py builds it."""
+    import yaml
+    from ml_mdm.config import get_arguments, get_model, get_pipeline
+
+    with open(options.config_path) as file:
+        kind = yaml.safe_load(file).get("model", "unet")
+    args = get_arguments(["--model", kind, "--config_path", options.config_path], mode="sampler")
+    remove_stand_ins()
+    args.unet_config.conditioning_feature_dim = options.text_width
+    network = get_model(args.model)(3, 3, args.unet_config)
+    diffusion = get_pipeline(args.model)(network, args.diffusion_config)
+    diffusion.model.load(options.checkpoint)
+    diffusion.eval()
+    return args.model, diffusion
+
+
+def levels(tensors, name):
+    out = []
+    while f"{name}.{len(out)}" in tensors:
+        out.append(tensors[f"{name}.{len(out)}"])
+    return out
+
+
+def largest_error(ours, theirs):
+    """Per level: the largest difference, and the same relative to the largest value."""
+    report = []
+    for a, b in zip(ours, theirs):
+        error = (a.double() - b.double()).abs().max().item()
+        report.append({"max_abs": error, "relative_to_max": error / b.abs().max().item()})
+    return report
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reference", required=True, help="folder of the clone that holds ml_mdm/")
+    parser.add_argument("--config-path", required=True, help="the model's YAML file, of the reference")
+    parser.add_argument("--checkpoint", required=True, help="the .pth file that bench_denoise_step measures")
+    parser.add_argument("--inputs", required=True, help="what bench_denoise_step --dump wrote")
+    parser.add_argument("--guidance-scale", type=float, default=7.5)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: autocast")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=1)
+    parser.add_argument("--turns", action="store_true", help="a step for each line 'step' on the standard input")
+    options = parser.parse_args()
+
+    sys.path.insert(0, options.reference)
+    replaced = add_stand_ins()
+    import torch
+
+    if options.threads > 0:
+        torch.set_num_threads(options.threads)
+    dump = torch.load(options.inputs, map_location="cpu", weights_only=True)
+    tensors = dump["state_dict"]
+    text, mask = tensors.get("lm_outputs"), tensors.get("lm_mask")
+    options.text_width = text.shape[2] if text is not None else -1
+
+    start = time.perf_counter()
+    with torch.no_grad():
+        kind, diffusion = load_diffusion(options)
+    load_seconds = time.perf_counter() - start
+    load_peak = peak_rss_mib()
+    fresh_peak = reset_peak_rss()
+
+    x_t = levels(tensors, "x_t")
+    nested = len(x_t) > 1
+    guided = options.guidance_scale != 1
+    at = torch.tensor(dump["time"]), torch.tensor(dump["next_time"])
+
+    def under(work):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
+            return work()
+
+    def step():
+        return diffusion.sampler.get_xt_minus_1(
+            diffusion.model, at[0], x_t if nested else x_t[0], text, mask, {}, time_step_last=at[1],
+            guidance_scale=options.guidance_scale, ddim_eta=0,
+        )  # fmt: skip
+
+    for _ in range(options.warm_up):
+        under(step)
+    seconds, cpu = [], []
+
+    def timed():
+        start, start_cpu = time.perf_counter(), time.process_time()
+        after = under(step)
+        seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - start_cpu)
+        return after
+
+    if options.turns:
+        print(json.dumps({"ready": True}), flush=True)
+        for line in sys.stdin:
+            if line.strip() != "step":
+                break
+            after = timed()
+            print(json.dumps({"seconds": seconds[-1], "cpu_seconds": cpu[-1]}), flush=True)
+    else:
+        for _ in range(options.steps):
+            after = timed()
+    step_peak = peak_rss_mib()
+
+    times = torch.full((x_t[0].shape[0],), dump["time"] - 1)
+    both = [torch.cat([x, x]) if guided else x for x in x_t]
+    raw = under(
+        lambda: diffusion.model(both if nested else both[0], torch.cat([times, times]) if guided else times, text, mask, {})
+    )
+    raw = [p.float() for p in (raw if nested else [raw[0]])]
+    after = [x.float() for x in (after if nested else [after])]
+    report = {
+        "program": "reference_step.py",
+        "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
+        "machine": machine(),
+        "stand_ins": replaced,
+        "threads": torch.get_num_threads(),
+        "model": kind,
+        "side": x_t[0].shape[-1],
+        "images": x_t[0].shape[0],
+        "rows": both[0].shape[0],
+        "text_length": 0 if text is None else text.shape[1],
+        "precision": options.precision,
+        "load_seconds": load_seconds,
+        "seconds": seconds,
+        "min_seconds": min(seconds, default=0),
+        "median_seconds": statistics.median(seconds) if seconds else 0,
+        "min_cpu_seconds": min(cpu, default=0),
+        "load_peak_rss_mib": load_peak,
+        "step_peak_rss_mib": step_peak if fresh_peak else None,
+        "prediction_std": [p.std().item() for p in raw],
+        "difference": {
+            "prediction": largest_error(levels(tensors, "prediction"), raw),
+            "x_next": largest_error(levels(tensors, "x_next"), after),
+        },
+    }
+    print(json.dumps(report, indent=None if options.turns else 2), flush=True)
+
+
+if __name__ == "__main__":
+    main()
