@@ -2,6 +2,4 @@
 #include "app_main.h"
 #include "mdm/pipeline/checkpoint_job.h"
 
-int main(int argc, char** argv) {
-  return mdm::app_main(argc, argv, mdm::checkpoint_app_info(), mdm::run_checkpoint);
-}
+int main(int argc, char** argv) { return mdm::app_main(argc, argv, mdm::checkpoint_app_info(), mdm::run_checkpoint); }

@@ -7,11 +7,15 @@
 
 namespace {
 
+constexpr int kSignalBase = 128;
 std::atomic<bool> cancelled{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler writes it");
+std::atomic<int> cancelled_by{0};
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
+              "a signal handler writes them");
 
 // The first signal stops after the current step and keeps what is done; a second one ends the program.
 extern "C" void on_interrupt(int signal) {
+  cancelled_by.store(signal);
   cancelled.store(true);
   std::signal(signal, SIG_DFL);
 }
@@ -22,6 +26,7 @@ int main(int argc, char** argv) {
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
   return mdm::app_main(argc, argv, mdm::sample_app_info(), [](const mdm::ParsedCommandLine& command_line) {
-    return mdm::run_sample(command_line, cancelled);
+    const int code = mdm::run_sample(command_line, cancelled);
+    return cancelled && code != 0 ? kSignalBase + cancelled_by : code;  // 130 for Ctrl-C
   });
 }

@@ -20,6 +20,7 @@ set_target_properties(mdm PROPERTIES INSTALL_RPATH "$ORIGIN;${mdm_torch_rpath}")
 install(TARGETS mdm EXPORT mdmTargets
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
   INCLUDES DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(TARGETS mdm_sentencepiece LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/mdm")  # libmdm looks there
 if(MDM_BUILD_APPS)
   get_property(mdm_apps DIRECTORY "${PROJECT_SOURCE_DIR}/apps" PROPERTY BUILDSYSTEM_TARGETS)
   foreach(app IN LISTS mdm_apps)

@@ -26,10 +26,10 @@ struct PictureRequest {
 /// One picture that was made.
 struct Picture {
   PictureRequest request;
-  size_t index = 0;           ///< of the request
-  Image image;                ///< RGB, the highest level
-  std::vector<Image> inner;   ///< of a nested model, the lower levels, highest first
-  Image levels;               ///< all levels in one picture, lowest first; only with SampleConfig::output_inner
+  size_t index = 0;          ///< of the request
+  Image image;               ///< RGB, the highest level
+  std::vector<Image> inner;  ///< of a nested model, the lower levels, highest first
+  Image levels;              ///< all levels in one picture, lowest first; only with SampleConfig::output_inner
 };
 
 /// A look at a batch between two steps.

@@ -115,6 +115,7 @@ LoadReport load_state_dict(const TensorFile& file, const std::vector<NamedTensor
   const at::NoGradGuard no_grad;
   for (const auto& [entry, i] : copies) {
     destination[i].tensor.copy_(file.tensor(entry->name));
+    file.release(*entry);
     ++report.loaded;
   }
   return report;

@@ -98,6 +98,14 @@ const TensorEntry* TensorFile::find(std::string_view name) const {
   return i < impl_->entries.size() ? &impl_->entries[i] : nullptr;
 }
 
+void TensorFile::release(const TensorEntry& entry) const {
+  const size_t i = impl_->find(entry.name);
+  if (i == impl_->entries.size() || entry.numel() == 0) return;
+  const Impl::Place& place = impl_->places[i];
+  const int64_t span = place.strides.empty() ? entry.numel() : element_span(entry.shape, place.strides);
+  impl_->files[place.file]->release(place.data, static_cast<size_t>(span) * place.element_size);
+}
+
 at::Tensor TensorFile::tensor(std::string_view name) const {
   const size_t i = impl_->find(name);
   if (i == impl_->entries.size()) {

@@ -176,7 +176,8 @@ class Normalizer {
 };
 
 // Number of levels, from the model's kind and from how deep inner_config nests.
-int count_levels(const Value& tree, Report& report) {
+// A partial tree may name a kind and leave its levels to the checkpoint.
+int count_levels(const Value& tree, bool partial, Report& report) {
   int depth = 1;
   const Value* level = tree.find("unet_config");
   const bool described = level && level->is_map() && !level->keys.empty();
@@ -202,7 +203,7 @@ int count_levels(const Value& tree, Report& report) {
     report.throw_problems();
   }
   const int levels = static_cast<int>(found - kinds.begin()) + 1;
-  if (described && depth != levels) {
+  if (described && depth != levels && !partial) {
     const std::string fits = depth <= kMaxLevels ? "; that many make a " + kinds[static_cast<size_t>(depth - 1)] : "";
     report.problem(concat(kind->origin.text(), ": model: ", *found, " needs ", levels - 1,
                           " inner_config below unet_config, one inside the other; found ", depth - 1, fits));
@@ -335,9 +336,11 @@ Value flag_layer(const Overrides& overrides, Section sections, Report& report) {
 
 LoadedConfig build_config(const Value& tree, ConfigUse use, bool partial, Report report) {
   LoadedConfig loaded;
-  const int levels = count_levels(tree, report);
-  // A checkpoint that is still to be read may make more levels of it.
-  loaded.config.model = default_model(partial ? kMaxLevels : levels);
+  loaded.partial = partial;
+  const auto levels = static_cast<size_t>(count_levels(tree, partial, report));
+  loaded.config.model = default_model(static_cast<int>(levels));
+  // A checkpoint that is still to be read may make more levels of it: their settings are known, too.
+  if (partial) loaded.config.model.levels.resize(kMaxLevels);
   const std::vector<Group> groups = describe(loaded.config);
   for (const Group& group : groups) {
     const Value* map = tree.find_path(group.path);
@@ -345,11 +348,8 @@ LoadedConfig build_config(const Value& tree, ConfigUse use, bool partial, Report
   }
   if (const Value* model = tree.find("model")) loaded.origins["model"] = model->origin.text();
   report.throw_problems();
-  if (partial) {
-    loaded.config.model.levels.resize(static_cast<size_t>(levels));
-  } else {
-    check_config(loaded, use, report);
-  }
+  loaded.config.model.levels.resize(levels);
+  check_config(loaded, use, report);
   report.throw_problems();
   loaded.warnings = std::move(report.warnings);
   loaded.notes = std::move(report.notes);

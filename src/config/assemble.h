@@ -31,10 +31,11 @@ Value normalize(const Value& layer, LayerKind kind, Report& report);
 /// The layer that flags make.
 Value flag_layer(const Overrides& overrides, Section sections, Report& report);
 
-/// Builds the config out of the merged layers and checks it as a whole (unless `partial`). Throws ConfigError.
+/// Builds the config out of the merged layers and checks it as a whole (see LoadRequest::partial). ConfigError.
 LoadedConfig build_config(const Value& tree, ConfigUse use, bool partial, Report report);
 
-/// Checks settings that depend on each other, and sets those that follow from others.
+/// Checks settings that depend on each other, and sets those that follow from others. Of a partial config
+/// model and diffusion are not looked at.
 void check_config(LoadedConfig& loaded, ConfigUse use, Report& report);
 
 /// JSON text as a layer; ConfigError when it is none.

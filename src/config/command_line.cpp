@@ -178,13 +178,13 @@ LoadRequest request_of(const ParsedCommandLine& line) {
 }
 
 void print_config(const ParsedCommandLine& line, const AppInfo& info) {
-  const LoadedConfig loaded = line.preliminary();
+  const LoadedConfig loaded = info.resolve ? info.resolve(line) : line.load();
   for (const std::string& warning : loaded.warnings) log_warning(warning);
-  Section sections = info.sections;
-  if (line.config_files.empty() && contains(sections, Section::kModel)) {
-    std::cout << "# Without a config file, model, diffusion and reader come from the checkpoint.\n";
+  if (loaded.partial) {
+    std::cout
+        << "# No checkpoint is named: what has its default of model, diffusion, reader and text may come from it.\n";
   }
-  std::cout << dump_yaml(loaded.config, sections, &loaded.origins);
+  std::cout << dump_yaml(loaded.config, info.sections, &loaded.origins);
 }
 
 int run_action(const std::vector<std::string>& arguments, const AppInfo& info,
@@ -215,7 +215,7 @@ std::string ParsedCommandLine::option(const std::string& name, const std::string
 
 LoadedConfig ParsedCommandLine::preliminary() const {
   LoadRequest request = request_of(*this);
-  request.partial = config_files.empty();
+  request.partial = true;
   return mdm::load(request);
 }
 

@@ -54,6 +54,7 @@ TextRef pad_policy(PadPolicy& pad) {
   };
   ref.get = [&pad] { return std::optional<std::string>(pad.text()); };
   ref.choices = {"pair", "batch", "fixed:N"};
+  ref.limits = concat("N from 1 to ", PadPolicy::kMostTokens);
   return ref;
 }
 
@@ -241,6 +242,8 @@ std::vector<Field> sample_fields(SampleConfig& c) {
           .also({"model_file", "pretrained_vision_file"})
           .unset_by_none()
           .input_file(),
+      Field("allow_partial", &c.allow_partial,
+            "load what fits of a checkpoint that lacks tensors of the model, or has others; the rest is drawn fresh"),
       Field("ema", &c.ema, "use the averaged weights where a file holds both"),
       Field("prompt", &c.prompts, "what to make pictures of"),
       Field("prompts_file", &c.prompts_file, "file with a prompt a line, or the reference's TSV")
@@ -333,3 +336,12 @@ std::vector<Group> describe(Config& config) {
 }
 
 }  // namespace mdm::settings
+
+namespace mdm {
+
+std::string choice_name(SamplerKind kind) { return settings::name_in(settings::kSamplers, kind); }
+std::string choice_name(TimestepSpacing spacing) { return settings::name_in(settings::kSpacings, spacing); }
+std::string choice_name(ThresholdType type) { return settings::name_in(settings::kThresholds, type); }
+std::string choice_name(Precision precision) { return settings::name_in(settings::kPrecisions, precision); }
+
+}  // namespace mdm

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "mdm/core/error.h"
+#include "mdm/core/utf8.h"
 
 namespace mdm::settings {
 namespace {
@@ -137,24 +138,6 @@ std::string json_quote(std::string_view text) {
   return out + "\"";
 }
 
-bool is_utf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    const size_t length = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
-    if (length == 0 || i + length > text.size()) return false;
-    uint32_t code = length == 1 ? lead : lead & (0x7Fu >> length);
-    for (size_t k = 1; k < length; ++k) {
-      const auto byte = static_cast<unsigned char>(text[i + k]);
-      if ((byte & 0xC0) != 0x80) return false;
-      code = code << 6 | (byte & 0x3Fu);
-    }
-    if ((length == 3 && code < 0x800) || (length == 4 && code < 0x10000)) return false;
-    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return false;
-    i += length;
-  }
-  return true;
-}
-
 std::string enum_number_text(int64_t number) { return "\x01" + std::to_string(number); }
 
 TextRef make_choice(std::vector<Choice<int>> table, std::function<void(int)> set,
@@ -185,6 +168,7 @@ TextRef make_choice(std::vector<Choice<int>> table, std::function<void(int)> set
 }
 
 std::string Field::allowed() const {
+  if (const TextRef* text = std::get_if<TextRef>(&target)) return text->limits;
   const auto bound = [](double number, bool open) { return number_text(number) + (open ? " (excluded)" : ""); };
   if (low_ && high_) return bound(*low_, low_open_) + " to " + bound(*high_, high_open_);
   if (low_) return (low_open_ ? "more than " : "at least ") + number_text(*low_);
@@ -294,8 +278,8 @@ std::string Field::assign_choice(const Value& value, const TextRef& choice) cons
     return "";
   }
   const std::string_view near = nearest_name(value.text, choice.choices);
-  return concat(shown(value), " is not one of ", type(), near.empty() ? "" : "; did you mean ", near,
-                near.empty() ? "" : "?");
+  return concat(shown(value), " is not one of ", type(), choice.limits.empty() ? "" : ", ", choice.limits,
+                near.empty() ? "" : "; did you mean ", near, near.empty() ? "" : "?");
 }
 
 std::string Field::assign(const Value& value) const {

@@ -21,6 +21,7 @@ struct TextRef {
   std::function<std::optional<std::string>()> get;  ///< nothing: unset
   std::function<void()> reset;                      ///< makes it unset; null: it is always set
   std::vector<std::string> choices;                 ///< in the order of the help
+  std::string limits;                               ///< of the numbers in them, in words; "" when there are none
 };
 
 using Target = std::variant<bool*, int64_t*, double*, std::string*, std::vector<int64_t>*, std::vector<double>*,
@@ -108,6 +109,15 @@ TextRef choice(std::optional<Enum>& target, const Choice<Enum> (&table)[N]) {
   return ref;
 }
 
+/// The name of a value that is written, see Choice.
+template <typename Enum, size_t N>
+std::string name_in(const Choice<Enum> (&table)[N], Enum value) {
+  for (const auto& entry : table) {
+    if (entry.value == value) return entry.name;
+  }
+  return "";
+}
+
 /// What an enum's number in a checkpoint is turned into, so that no text can be taken for it.
 std::string enum_number_text(int64_t number);
 
@@ -120,6 +130,5 @@ std::optional<double> parse_number(std::string_view text);
 /// The shortest text that reads as the same number.
 std::string number_text(double number);
 std::string json_quote(std::string_view text);
-bool is_utf8(std::string_view text);
 
 }  // namespace mdm::settings

@@ -114,6 +114,36 @@ Found find_negated(const std::string& name, const std::vector<Group>& groups) {
   return {};
 }
 
+// What a section is about, to tell a user why a program lacks a setting.
+const char* topic_of(Section section) {
+  switch (section) {
+    case Section::kModel: return "the model";
+    case Section::kDiffusion: return "the diffusion process";
+    case Section::kReader: return "reading data";
+    case Section::kText: return "the text";
+    case Section::kTrainer: return "training";
+    case Section::kSample: return "sampling";
+    default: return "the machine";
+  }
+}
+
+// Of the settings that only other programs have.
+void reject_foreign(const std::string& name, const std::vector<Group>& foreign) {
+  std::string homes;
+  for (const Group& group : foreign) {
+    const std::vector<Group> alone = {group};
+    for (const std::string_view prefix : {"", "no_", "no"}) {
+      if (name.compare(0, prefix.size(), prefix) != 0) continue;
+      const Found found = find_exact(name.substr(prefix.size()), alone);
+      if (!found.field || (!prefix.empty() && !found.field->is_bool())) continue;
+      homes += concat(homes.empty() ? "" : " and ", topic_of(group.section), " (", found.paths.front(), ")");
+      break;
+    }
+  }
+  if (homes.empty()) return;
+  fail<ConfigError>("\"", printable(name), "\" is no setting of this program; it belongs to ", homes);
+}
+
 [[noreturn]] void unknown(const std::string& name, const std::vector<Group>& groups) {
   std::vector<std::string> names;
   for (const Group& group : groups) {
@@ -153,7 +183,7 @@ std::string home_of(std::string_view name, const std::vector<Group>& groups) {
   return "";
 }
 
-Setting find_setting(std::string_view user_name, const std::vector<Group>& groups) {
+Setting find_setting(std::string_view user_name, const std::vector<Group>& groups, const std::vector<Group>& foreign) {
   const std::string name = with_underscores(user_name);
   Setting setting;
   for (const FlagName& special : kFlagNames) {
@@ -180,6 +210,7 @@ Setting find_setting(std::string_view user_name, const std::vector<Group>& group
                           ".", group.fields.front().name);
       }
     }
+    reject_foreign(name, foreign);
     unknown(name, groups);
   }
   setting.paths = found.paths;
@@ -191,11 +222,11 @@ Setting find_setting(std::string_view user_name, const std::vector<Group>& group
 Setting find_setting(std::string_view name, Section sections) {
   Config config;
   config.model = default_model(kMaxLevels);
-  std::vector<Group> groups = describe(config);
-  groups.erase(std::remove_if(groups.begin(), groups.end(),
-                              [&](const Group& group) { return !contains(sections, group.section); }),
-               groups.end());
-  return find_setting(name, groups);
+  std::vector<Group> groups, foreign;
+  for (Group& group : describe(config)) {
+    (contains(sections, group.section) ? groups : foreign).push_back(std::move(group));
+  }
+  return find_setting(name, groups, foreign);
 }
 
 }  // namespace mdm::settings

@@ -22,8 +22,8 @@ struct Setting {
 /// allowed. Of the levels of a model the outermost that fits is meant. ConfigError, naming the candidates
 /// or the nearest name, when none or several fit.
 Setting find_setting(std::string_view name, Section sections);
-/// The same over a given table.
-Setting find_setting(std::string_view name, const std::vector<Group>& groups);
+/// The same over a given table; a name in `foreign` is explained as a setting of other programs.
+Setting find_setting(std::string_view name, const std::vector<Group>& groups, const std::vector<Group>& foreign = {});
 
 /// Why a key of an old file has no effect, or null when it is not on that list. `group` is the path of the
 /// map that holds the key, "" for the top level.

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -69,6 +70,14 @@ std::shared_ptr<const FileBytes> FileBytes::open(const std::filesystem::path& pa
   read_fully(file.value, copy.get(), bytes->size_, path);
   bytes->data_ = copy.release();
   return bytes;
+}
+
+void FileBytes::release(const uint8_t* first, size_t count) const {
+  if (!mapped_ || count == 0) return;
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t start = static_cast<size_t>(first - data_) / page * page;  // the mapping begins at a page
+  const size_t end = std::min(static_cast<size_t>(first - data_) + count, size_);
+  ::madvise(const_cast<uint8_t*>(data_) + start, end - start, MADV_DONTNEED);  // a hint: failing is no harm
 }
 
 FileBytes::~FileBytes() {

@@ -60,13 +60,14 @@ void make_fresh(const ParsedCommandLine& command_line, const std::filesystem::pa
   const int64_t text_width =
       number_option(command_line, "text-width", 0, 65536, config.model.levels[0].conditioning_feature_dim);
   if (text_width < 0) {
-    fail<ConfigError>("init: the config leaves the text's width open; say --text-width N (2048 for flan-t5-xl, 0 for none)");
+    fail<ConfigError>(
+        "init: the config leaves the text's width open; say --text-width N (2048 for flan-t5-xl, 0 for none)");
   }
   config.model.levels[0].conditioning_feature_dim = text_width > 0 ? text_width : -1;
   const bool randomized = command_line.has("randomize");
   const int64_t most = (int64_t{1} << 62) - 1;
-  const auto seed = static_cast<uint64_t>(
-      randomized ? number_option(command_line, "randomize", 0, most, 0) : number_option(command_line, "seed", 0, most, 0));
+  const auto seed = static_cast<uint64_t>(randomized ? number_option(command_line, "randomize", 0, most, 0)
+                                                     : number_option(command_line, "seed", 0, most, 0));
 
   const auto model = make_model(config.model, text_width);
   model->init({make_generator(seed), randomized ? LayerInit::kSmallNormal : LayerInit::kZero});
@@ -95,8 +96,8 @@ void convert(const ParsedCommandLine& command_line, const std::string& from, con
   ConvertOptions options;
   options.open = open_options(command_line);
   options.dtype = dtype_option(command_line);
-  options.max_shard_bytes = static_cast<uint64_t>(
-      number_option(command_line, "max-shard-bytes", 1, int64_t{1} << 62, 0));
+  options.max_shard_bytes =
+      static_cast<uint64_t>(number_option(command_line, "max-shard-bytes", 1, int64_t{1} << 62, 0));
   const Conversion done = convert_checkpoint(from, to, options);
   std::printf("%s: %zu tensors, %llu bytes of values\n", done.target.string().c_str(), done.tensors,
               static_cast<unsigned long long>(done.bytes));

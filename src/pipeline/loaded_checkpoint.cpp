@@ -1,9 +1,14 @@
 #include "pipeline/loaded_checkpoint.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
+#include "mdm/checkpoint/inspect.h"
 #include "mdm/checkpoint/state_dict.h"
 #include "mdm/core/error.h"
+#include "mdm/core/log.h"
 
 namespace mdm {
 namespace {
@@ -26,6 +31,9 @@ TensorFile open_weights(const std::filesystem::path& path, bool ema) {
   if (!items.is_object()) return file;
   for (const char* name : kAveragedPaths) {
     if (!items.contains(name)) continue;
+    // An item of that name may also be a number; only a dictionary of tensors counts.
+    const std::vector<std::string> places = inspect_checkpoint(path).tensor_dictionaries;
+    if (std::find(places.begin(), places.end(), name) == places.end()) continue;
     TensorFile::Options options;
     options.state_dict_path = name;
     return TensorFile::open(path, options);
@@ -55,12 +63,19 @@ int64_t text_width_of(const TensorFile& file, size_t levels) {
   return -1;
 }
 
-void load_weights(const TensorFile& file, UNet& model, bool compare_only) {
+void load_weights(const TensorFile& file, UNet& model, bool allow_partial, bool compare_only) {
   std::vector<NamedTensor> destination;
   for (const auto& item : model.named_parameters()) destination.push_back({item.key(), item.value()});
   LoadOptions options;
+  options.allow_partial = allow_partial;
   options.compare_only = compare_only;
-  load_state_dict(file, destination, options);
+  const LoadReport report = load_state_dict(file, destination, options);
+  if (!allow_partial || compare_only) return;
+  if (!report.missing.empty() || !report.unexpected.empty() || !report.mismatched.empty()) {
+    log_warning(printable(file.path().string()), ": loaded in part: ", report.missing.size(),
+                " tensors of the model are missing and stay as drawn, ", report.unexpected.size(),
+                " of the file are not in the model, ", report.mismatched.size(), " have another shape");
+  }
 }
 
 }  // namespace mdm

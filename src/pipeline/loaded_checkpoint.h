@@ -24,7 +24,8 @@ std::string config_json_of(const TensorFile& file);
 int64_t text_width_of(const TensorFile& file, size_t levels);
 
 // Fills the model. CheckpointError lists every name and shape in which file and model differ.
+// allow_partial: what fits is copied, the rest reported in the log; fill the model before.
 // compare_only: no value is read or written.
-void load_weights(const TensorFile& file, UNet& model, bool compare_only = false);
+void load_weights(const TensorFile& file, UNet& model, bool allow_partial = false, bool compare_only = false);
 
 }  // namespace mdm

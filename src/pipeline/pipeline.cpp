@@ -64,6 +64,15 @@ struct Batch {
   TextEmbedding text;  // 2 count rows with guidance, else count; undefined for a model without text
 };
 
+// Embeddings of prompts that are kept at a time: some thousand prompts of a full-size text model.
+constexpr size_t kTextBytes = size_t{512} << 20;
+
+// Fresh numbers for what a partial checkpoint leaves open.
+void draw_missing(UNet& model) {
+  constexpr uint64_t kSeed = 0;
+  model.init({make_generator(kSeed), LayerInit::kZero});
+}
+
 void check_settings(const SampleConfig& sample) {
   const auto check = [](bool holds, const char* name, const char* range) {
     if (!holds) fail<ConfigError>(name, ": must be ", range);
@@ -87,7 +96,7 @@ struct Pipeline::Impl {
     const TensorFile file = open_weights(config.sample.checkpoint, config.sample.ema);
     text_width = text_width_of(file, config.model.levels.size());
     try {
-      load_weights(file, *make_model(config.model, text_width), /*compare_only=*/true);
+      load_weights(file, *make_model(config.model, text_width), config.sample.allow_partial, /*compare_only=*/true);
     } catch (const CheckpointError& error) {
       fail<CheckpointError>(error.what(), "\n  The config describes a ", config.model.kind(),
                             "; use the config that belongs to this checkpoint, or none where it holds its own.");
@@ -100,21 +109,26 @@ struct Pipeline::Impl {
     if (encoder) return *encoder;
     TextEncoderOptions options;
     options.device = device;
+    options.class_width = text_width;  // the reference numbers classes from 3, which widens the vectors
     encoder = make_text_encoder(config.text, config.reader, options);
     if (encoder->width() != text_width) {
       const int64_t width = encoder->width();
       encoder.reset();
-      fail<ConfigError>("text_model: '", printable(config.text.text_model), "' makes features ", width,
-                        " wide, but the checkpoint was trained with ", text_width);
+      const bool classes = config.text.kind == TextKind::kClass;
+      fail<ConfigError>(classes ? "vocab_file: '" : "text_model: '",
+                        printable(classes ? config.text.vocab_file : config.text.text_model), "' makes features ",
+                        width, " wide, but the checkpoint was trained with ", text_width);
     }
     return *encoder;
   }
 
-  // Splits the requests into batches and reads all their text.
-  std::vector<Batch> read_text(const std::vector<PictureRequest>& requests, const SampleConfig& sample) {
+  // Splits the requests from `start` on into batches and reads their text, until the embeddings fill the
+  // memory set aside for them: a list of any length takes no more.
+  std::vector<Batch> read_text(const std::vector<PictureRequest>& requests, const SampleConfig& sample, size_t start) {
     std::vector<Batch> batches;
     const auto size = static_cast<size_t>(sample.batch_size);
-    for (size_t first = 0; first < requests.size(); first += size) {
+    size_t bytes = 0;
+    for (size_t first = start; first < requests.size() && bytes < kTextBytes; first += size) {
       Batch batch;
       batch.first = first;
       batch.count = std::min(size, requests.size() - first);
@@ -126,6 +140,7 @@ struct Pipeline::Impl {
         }
         batch.text = guided(sample) ? text_encoder().encode_pairs(negatives, prompts, config.text.pad)
                                     : text_encoder().encode(prompts, config.text.pad);
+        bytes += batch.text.lm_outputs.nbytes();
       }
       batches.push_back(std::move(batch));
     }
@@ -141,7 +156,9 @@ struct Pipeline::Impl {
     options.dtype = config.runtime.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
     options.channels_last = true;
     auto loaded = make_model(config.model, text_width, options);
-    load_weights(open_weights(config.sample.checkpoint, config.sample.ema), *loaded);
+    const bool partial = config.sample.allow_partial;
+    if (partial) draw_missing(*loaded);
+    load_weights(open_weights(config.sample.checkpoint, config.sample.ema), *loaded, partial);
     loaded->eval();
     const bool temporal = std::any_of(config.model.levels.begin(), config.model.levels.end(),
                                       [](const UNetConfig& level) { return level.temporal_mode; });
@@ -206,7 +223,9 @@ struct Pipeline::Impl {
     cancelled = result.cancelled;
     for (const at::Tensor& level : result.x_t) {
       if (level.isfinite().all().item<bool>()) continue;
-      fail("the pictures are not finite: the weights are damaged (see `checkpoint verify`), or the precision is too low");
+      fail(
+          "the pictures are not finite: the weights are damaged (see `checkpoint verify`), or the precision is too "
+          "low");
     }
     return cancelled ? std::vector<Picture>() : pictures(batch, requests, result, sample.output_inner);
   }
@@ -283,7 +302,8 @@ int64_t Pipeline::image_side(const SampleConfig& sample) const {
     const int64_t halvings = static_cast<int64_t>(config.model.levels[i].resolution_channels.size()) - 1;
     const int64_t factor = impl_->scales[0] / impl_->scales[i] * (int64_t{1} << halvings);
     if (side % factor != 0 || side > 16384) {
-      fail<ConfigError>("sample_image_size: ", side, " does not divide by ", factor, ", which the model needs, or is above 16384");
+      fail<ConfigError>("sample_image_size: ", side, " does not divide by ", factor,
+                        ", which the model needs, or is above 16384");
     }
   }
   return side;
@@ -294,19 +314,19 @@ std::vector<Picture> Pipeline::generate(const std::vector<PictureRequest>& reque
   const c10::NoGradGuard no_grad;
   check_settings(sample);
   const int64_t side = image_side(sample);
-  const std::vector<Batch> batches = impl_->read_text(requests, sample);
-  if (batches.empty()) return {};
-  const auto rows = static_cast<int64_t>(batches.front().count) * (impl_->guided(sample) ? 2 : 1);
-  impl_->load_model(rows, side);
   std::vector<Picture> all;
-  for (const Batch& batch : batches) {
-    bool cancelled = false;
-    std::vector<Picture> made = impl_->run_batch(batch, requests, sample, side, callbacks, cancelled);
-    if (cancelled) break;
-    if (callbacks.on_pictures) {
-      callbacks.on_pictures(std::move(made));
-    } else {
-      std::move(made.begin(), made.end(), std::back_inserter(all));
+  for (size_t next = 0; next < requests.size();) {
+    for (const Batch& batch : impl_->read_text(requests, sample, next)) {
+      impl_->load_model(static_cast<int64_t>(batch.count) * (impl_->guided(sample) ? 2 : 1), side);
+      bool cancelled = false;
+      std::vector<Picture> made = impl_->run_batch(batch, requests, sample, side, callbacks, cancelled);
+      if (cancelled) return all;
+      next = batch.first + batch.count;
+      if (callbacks.on_pictures) {
+        callbacks.on_pictures(std::move(made));
+      } else {
+        std::move(made.begin(), made.end(), std::back_inserter(all));
+      }
     }
   }
   return all;

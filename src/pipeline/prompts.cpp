@@ -4,6 +4,7 @@
 
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
+#include "mdm/core/utf8.h"
 
 namespace mdm {
 namespace {
@@ -46,6 +47,10 @@ std::vector<std::string> lines_of(const std::filesystem::path& file) {
       fail<DataError>(printable(file.string()), ":", lines.size() + 1, ": the line is longer than 1 MiB");
     }
     lines.push_back(text.substr(start, stop - start));
+    if (!is_utf8(lines.back())) {
+      fail<DataError>(printable(file.string()), ":", lines.size(), ": \"", printable(lines.back(), 80),
+                      "\" is not valid UTF-8");
+    }
     start = end + 1;
   }
   return lines;
@@ -60,7 +65,8 @@ std::vector<std::string> read_prompts(const std::filesystem::path& file) {
   bool table = false;
   if (!lines.empty()) {
     const auto header = split_tabs(lines[0]);
-    const auto found = std::find_if(header.begin(), header.end(), [](const auto& name) { return unquoted(name) == "caption"; });
+    const auto found =
+        std::find_if(header.begin(), header.end(), [](const auto& name) { return unquoted(name) == "caption"; });
     if (found != header.end()) {
       table = true;
       first = 1;
@@ -75,8 +81,8 @@ std::vector<std::string> read_prompts(const std::filesystem::path& file) {
     }
     const auto fields = split_tabs(lines[i]);
     if (column >= fields.size()) {
-      fail<DataError>(printable(file.string()), ":", i + 1, ": has ", fields.size(), " columns, the caption is in column ",
-                      column + 1);
+      fail<DataError>(printable(file.string()), ":", i + 1, ": has ", fields.size(),
+                      " columns, the caption is in column ", column + 1);
     }
     prompts.push_back(unquoted(fields[column]));
   }

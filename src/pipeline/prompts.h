@@ -12,7 +12,8 @@ namespace mdm {
 
 // One prompt a line. A file whose first line is a tab-separated header with a column `caption` (the
 // reference's prompts_*.tsv, validation lists) gives that column. CRLF and a byte order mark are taken;
-// empty lines are passed over. DataError for a file without any prompt, or a line above 1 MiB.
+// empty lines are passed over. DataError for a file without any prompt, a line that is not UTF-8 (as flags refuse
+// it), or a line above 1 MiB.
 std::vector<std::string> read_prompts(const std::filesystem::path& file);
 
 // All pictures that the settings ask for, in the order prompt by prompt; picture i has the seed `seed` + i.

@@ -42,10 +42,10 @@ void drop_what_flags_say(Overrides& restored, const Overrides& flags) {
   }
 }
 
-// Settings of a PNG of ours below the flags.
-ParsedCommandLine with_settings_of_image(ParsedCommandLine command_line) {
+// The settings in a PNG of ours that count, as overrides below the flags.
+Overrides settings_of_image(const ParsedCommandLine& command_line) {
   const SampleConfig given = command_line.preliminary().config.sample;
-  if (given.from_image.empty()) return command_line;
+  if (given.from_image.empty()) return {};
   Overrides restored = settings_from_png(given.from_image);
   const bool from_picture =
       std::any_of(restored.begin(), restored.end(), [](const auto& item) { return item.first == "strength"; });
@@ -53,8 +53,37 @@ ParsedCommandLine with_settings_of_image(ParsedCommandLine command_line) {
     log_warning(printable(given.from_image), " was itself made from a picture; give that with --init-image");
   }
   drop_what_flags_say(restored, command_line.overrides);
+  return restored;
+}
+
+// Settings out of a picture came in as flags; they are shown as the picture's unless such a flag was given, too.
+void name_origins(LoadedConfig& loaded, const Overrides& restored, const Overrides& flags) {
+  for (const auto& item : restored) {
+    const auto same_name = [&](const auto& flag) { return flag.first == item.first; };
+    if (std::any_of(flags.begin(), flags.end(), same_name)) continue;
+    for (auto& [path, origin] : loaded.origins) {
+      if (origin == "flag --" + item.first) origin = printable(loaded.config.sample.from_image);
+    }
+  }
+}
+
+// What a run goes by: defaults < the checkpoint's config < files < settings of a picture < flags. Without a
+// checkpoint it stays partial.
+LoadedConfig config_of_run(const ParsedCommandLine& original) {
+  const Overrides restored = settings_of_image(original);
+  ParsedCommandLine command_line = original;
   command_line.overrides.insert(command_line.overrides.begin(), restored.begin(), restored.end());
-  return command_line;
+  LoadedConfig loaded = command_line.preliminary();
+  const std::string checkpoint = loaded.config.sample.checkpoint;
+  if (!checkpoint.empty()) {
+    const std::string inside = config_json_of(TensorFile::open(checkpoint));
+    if (inside.empty() && command_line.config_files.empty()) {
+      fail<ConfigError>(printable(checkpoint), ": holds no config; give --config_path FILE");
+    }
+    loaded = command_line.load(inside);
+  }
+  name_origins(loaded, restored, original.overrides);
+  return loaded;
 }
 
 uint64_t chosen_seed(int64_t wanted) {
@@ -69,9 +98,10 @@ AppInfo sample_app_info() {
   AppInfo info;
   info.name = "sample";
   info.summary = "Makes pictures from prompts with a Matryoshka diffusion model.";
-  info.sections = Section::kModel | Section::kDiffusion | Section::kReader | Section::kText | Section::kSample |
-                  Section::kRuntime;
+  info.sections =
+      Section::kModel | Section::kDiffusion | Section::kReader | Section::kText | Section::kSample | Section::kRuntime;
   info.use = ConfigUse::kSample;
+  info.resolve = config_of_run;
   info.examples =
       "  sample --checkpoint vis_model_64x64.pth --config_path configs/models/cc12m_64x64.yaml \\\n"
       "         --prompt \"a fox in the snow\" --guidance-scale 7.5 --num-inference-steps 250\n"
@@ -79,15 +109,11 @@ AppInfo sample_app_info() {
   return info;
 }
 
-int run_sample(const ParsedCommandLine& original, const std::atomic<bool>& cancel) {
-  const ParsedCommandLine command_line = with_settings_of_image(original);
-  const SampleConfig& early = command_line.preliminary().config.sample;
-  if (early.checkpoint.empty()) fail<ConfigError>("checkpoint: no file of weights; give --checkpoint FILE");
-  const std::string inside = config_json_of(TensorFile::open(early.checkpoint));
-  if (inside.empty() && command_line.config_files.empty()) {
-    fail<ConfigError>(printable(early.checkpoint), ": holds no config; give --config_path FILE");
+int run_sample(const ParsedCommandLine& command_line, const std::atomic<bool>& cancel) {
+  const LoadedConfig loaded = config_of_run(command_line);
+  if (loaded.config.sample.checkpoint.empty()) {
+    fail<ConfigError>("checkpoint: no file of weights; give --checkpoint FILE");
   }
-  LoadedConfig loaded = command_line.load(inside);
   for (const std::string& warning : loaded.warnings) log_warning(warning);
   apply_runtime(loaded.config.runtime);
 

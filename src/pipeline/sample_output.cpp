@@ -35,8 +35,8 @@ void SampleOutput::add_frames(const GenerationStep& step) {
     auto& encoder = animations_[step.first + i];
     if (!encoder) {
       AnimationOptions options;
-      options.format = sample_.animation == AnimationKind::kWebp ? AnimationOptions::Format::kWebp
-                                                                 : AnimationOptions::Format::kApng;
+      options.format =
+          sample_.animation == AnimationKind::kWebp ? AnimationOptions::Format::kWebp : AnimationOptions::Format::kApng;
       options.last_delay_ms = kLastFrameMs;
       encoder = std::make_unique<AnimationEncoder>(options);
     }

@@ -14,31 +14,9 @@ namespace {
 
 // What a picture may set when it is read back: an allow-list, because the file is anybody's.
 constexpr const char* kRestorable[] = {
-    "prompt",        "negative_prompt", "seed",          "guidance_scale", "guidance_rescale",  "guidance_start",
-    "guidance_end",  "num_inference_steps", "sampler",   "ddim_eta",       "timestep_spacing",  "threshold",
-    "strength",      "sample_image_size",   "pad",       "precision"};
-
-const char* name_of(SamplerKind kind) { return kind == SamplerKind::kDdim ? "ddim" : "ddpm"; }
-
-const char* name_of(TimestepSpacing spacing) {
-  switch (spacing) {
-    case TimestepSpacing::kReference: return "reference";
-    case TimestepSpacing::kLeading: return "leading";
-    case TimestepSpacing::kTrailing: return "trailing";
-    case TimestepSpacing::kLinspace: return "linspace";
-  }
-  return "reference";
-}
-
-const char* name_of(ThresholdType type) {
-  switch (type) {
-    case ThresholdType::kNone: return "NONE";
-    case ThresholdType::kClip: return "CLIP";
-    case ThresholdType::kDynamic: return "DYNAMIC";
-    case ThresholdType::kDynamicIf: return "DYNAMIC_IF";
-  }
-  return "CLIP";
-}
+    "prompt",       "negative_prompt",     "seed",    "guidance_scale", "guidance_rescale", "guidance_start",
+    "guidance_end", "num_inference_steps", "sampler", "ddim_eta",       "timestep_spacing", "threshold",
+    "strength",     "sample_image_size",   "pad",     "precision"};
 
 // One value of the JSON as the text of a flag; nothing when it is no plain value.
 std::optional<std::string> flag_text(const nlohmann::json& value) {
@@ -64,21 +42,22 @@ PngText settings_text(const Picture& picture, const SampleConfig& sample, const 
   settings["guidance_start"] = sample.guidance_start;
   settings["guidance_end"] = sample.guidance_end;
   settings["num_inference_steps"] = sample.num_inference_steps;
-  settings["sampler"] = name_of(sample.sampler);
+  settings["sampler"] = choice_name(sample.sampler);
   if (sample.ddim_eta) settings["ddim_eta"] = *sample.ddim_eta;
-  settings["timestep_spacing"] = name_of(sample.timestep_spacing);
-  settings["threshold"] = name_of(threshold);
+  settings["timestep_spacing"] = choice_name(sample.timestep_spacing);
+  settings["threshold"] = choice_name(threshold);
   if (!sample.init_image.empty()) settings["strength"] = sample.strength;
   settings["sample_image_size"] = picture.image.width;
   settings["pad"] = config.text.pad.text();
-  settings["precision"] = config.runtime.precision == Precision::kBf16 ? "bf16" : "fp32";
+  settings["precision"] = choice_name(config.runtime.precision);
 
   std::ostringstream readable;
   readable << picture.request.prompt << "\n";
-  if (!picture.request.negative_prompt.empty()) readable << "Negative prompt: " << picture.request.negative_prompt << "\n";
-  readable << "Steps: " << sample.num_inference_steps << ", Sampler: " << name_of(sample.sampler)
-           << ", CFG scale: " << sample.guidance_scale << ", Seed: " << picture.request.seed << ", Size: "
-           << picture.image.width << "x" << picture.image.height << ", Model: " << checkpoint_name;
+  if (!picture.request.negative_prompt.empty())
+    readable << "Negative prompt: " << picture.request.negative_prompt << "\n";
+  readable << "Steps: " << sample.num_inference_steps << ", Sampler: " << choice_name(sample.sampler)
+           << ", CFG scale: " << sample.guidance_scale << ", Seed: " << picture.request.seed
+           << ", Size: " << picture.image.width << "x" << picture.image.height << ", Model: " << checkpoint_name;
   if (sample.ddim_eta) readable << ", Eta: " << *sample.ddim_eta;
   readable << ", Version: libmdm " << version();
   const auto replace_invalid = nlohmann::json::error_handler_t::replace;

@@ -1,18 +1,17 @@
-// The one file that knows the SentencePiece library.
+// The t5 tokenizer: checks of its model file, and T5's special pieces around SentencePiece's ids.
 #include "mdm/text/t5_tokenizer.h"
-
-#include <sentencepiece_processor.h>
 
 #include <algorithm>
 #include <unordered_map>
 
 #include "mdm/core/error.h"
+#include "text/sentencepiece_library.h"
 #include "text/spiece_model.h"
 
 namespace mdm {
 
 struct T5Tokenizer::Impl {
-  sentencepiece::SentencePieceProcessor processor;
+  SentencepieceModel sentencepiece;
   std::unordered_map<std::string, int32_t> ids;  // of the pieces
   int32_t pad = -1, eos = -1, unk = -1;
 };
@@ -61,13 +60,15 @@ T5Tokenizer T5Tokenizer::open(const std::filesystem::path& spiece_model) {
   const SpieceModel model = read_spiece_model(spiece_model);
   const std::string where = printable(spiece_model.string(), 1000);
   check_unigram_model(model, where);
-  auto impl = std::make_unique<Impl>();
-  impl->ids = ids_of_pieces(model, where);
+  auto ids = ids_of_pieces(model, where);
+  auto impl = std::make_unique<Impl>(Impl{SentencepieceModel(serialize(model), where), std::move(ids)});
   impl->pad = impl->ids.at("<pad>");
   impl->eos = impl->ids.at("</s>");
   impl->unk = impl->ids.at("<unk>");
-  const auto status = impl->processor.LoadFromSerializedProto(serialize(model));
-  if (!status.ok()) fail<DataError>(where, ": SentencePiece refuses it: ", printable(status.ToString()));
+  if (impl->sentencepiece.size() != model.pieces.size()) {
+    fail<DataError>(where, ": has ", model.pieces.size(), " pieces, of which SentencePiece reads ",
+                    impl->sentencepiece.size());
+  }
   return T5Tokenizer(std::move(impl));
 }
 
@@ -76,10 +77,7 @@ std::vector<int32_t> T5Tokenizer::encode_inference(std::string_view text, const 
   if (caption.size() > kMaxCaptionBytes) {
     fail<DataError>("a caption has ", caption.size(), " bytes; at most ", kMaxCaptionBytes, " are allowed");
   }
-  std::vector<int> ids;
-  const auto status = impl_->processor.Encode({caption.data(), caption.size()}, &ids);
-  if (!status.ok()) fail<DataError>("SentencePiece can't tokenise a caption: ", printable(status.ToString()));
-  std::vector<int32_t> out(ids.begin(), ids.end());
+  std::vector<int32_t> out = impl_->sentencepiece.encode(caption);
   if (limits.prepad_bos) out.insert(out.begin(), bos_id());
   const size_t room = limits.max_token_length < 0 ? out.size() + 1 : static_cast<size_t>(limits.max_token_length);
   const size_t reserved = limits.append_eos && room > 0 ? 1 : 0;

@@ -79,6 +79,9 @@ TEST_F(SampleFails, WithFlagsThatAreWrong) {
          {"--guidance-scale", "\"much\" is not a finite number"});
   expect(with(flat_checkpoint(), {"--sampler", "ddimm"}), 2, {"\"ddimm\" is not one of ddpm|ddim; did you mean ddim?"});
   expect(with(flat_checkpoint(), {"--sampler", "ddpm", "--ddim-eta", "1"}), 2, {"ddim_eta", "sampler is ddpm"});
+  expect(with(flat_checkpoint(), {"--lr", "1"}), 2,
+         {"--lr: \"lr\" is no setting of this program; it belongs to training"});
+  expect(with(flat_checkpoint(), {"--pad", "fixed:0"}), 2, {"\"fixed:0\" is not one of", "N from 1 to 1000000"});
   expect(with(flat_checkpoint(), {"picture"}), 2, {"\"picture\": sample takes flags only"});
   expect(with(flat_checkpoint(), {"--prompt", "bad \xFF byte"}), 2, {"--prompt", "is not valid UTF-8"});
 }
@@ -89,6 +92,8 @@ TEST_F(SampleFails, WithoutAPrompt) {
          {"gone.txt: No such file"});
   expect({"--checkpoint", flat_checkpoint(), "--prompts-file", folder_.write("blank.txt", "\r\n\n")}, 3,
          {"blank.txt: holds no prompt"});
+  expect({"--checkpoint", flat_checkpoint(), "--prompts-file", folder_.write("bytes.txt", "a\nbad \xFF\xC0\xAF\n")}, 3,
+         {"bytes.txt:2: \"bad \\xff\\xc0\\xaf\" is not valid UTF-8"});
   expect(with(flat_checkpoint(), {"--negative-prompt", "a", "--negative-prompt", "b"}), 2,
          {"negative_prompt", "2", "1 prompts"});
 }

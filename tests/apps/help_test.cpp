@@ -94,6 +94,63 @@ TEST(PrintConfig, GivesAFileThatMakesTheSameConfigAgain) {
   EXPECT_EQ(without_origins(second.out), without_origins(first.out));
 }
 
+TEST(PrintConfig, HoldsWhatIsInsideTheCheckpointAndThePicture) {
+  const Folder folder;
+  const std::string small = folder.write("small.yaml", "diffusion_config: {mixed_ratio: 2:1}\n");
+  const Outcome nested = sample({"--checkpoint", nested_checkpoint(), "--config-path", small, "--print-config"});
+  expect_success(nested);
+  EXPECT_TRUE(holds(nested.out, "model: nested_unet  # config of the checkpoint\n")) << nested.out;
+  EXPECT_TRUE(holds(nested.out, "mixed_ratio: [2, 1]  # " + small + ":1\n")) << nested.out;
+  const ModelConfig inside = load_config({demo_config(true)}).model;
+  const ModelConfig printed = load_config({folder.write("nested.yaml", nested.out)}).model;
+  ASSERT_EQ(printed.levels.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(printed.levels[i].resolution_channels, inside.levels[i].resolution_channels);
+    EXPECT_EQ(printed.levels[i].skip_mid_blocks, inside.levels[i].skip_mid_blocks);
+  }
+  expect_success(sample(quick(nested_checkpoint(), folder.file("made"),
+                              {"--config-path", small, "--prompt", "a fox", "--num-inference-steps", "1",
+                               "--guidance-scale", "1.25", "--no-gallery", "--no-grid"})));
+
+  const std::string made = folder.file("made/sample_000000.png");
+  const Outcome again =
+      sample({"--checkpoint", nested_checkpoint(), "--from-image", made, "--seed", "77", "--print-config"});
+  expect_success(again);
+  EXPECT_TRUE(holds(again.out, "prompt: [\"a fox\"]  # " + made + "\n")) << again.out;
+  EXPECT_TRUE(holds(again.out, "guidance_scale: 1.25  # " + made + "\n")) << again.out;
+  EXPECT_TRUE(holds(again.out, "seed: 77  # flag --seed\n")) << again.out;
+  EXPECT_TRUE(holds(again.out, "model: nested_unet  # config of the checkpoint\n"));
+}
+
+TEST(PrintConfig, OfACheckpointOrPictureThatCanNotBeReadIsAnError) {
+  const Folder folder;
+  expect_failure(sample({"--checkpoint", folder.file("gone.pth"), "--print-config"}), 3, {"gone.pth: No such file"});
+  expect_failure(sample({"--checkpoint", folder.write("text.pth", "hello\n"), "--print-config"}), 3,
+                 {"text.pth: is a text file"});
+  expect_failure(sample({"--from-image", folder.file("gone.png"), "--print-config"}), 3, {"gone.png: No such file"});
+  const std::string small = folder.write("small.yaml", "diffusion_config: {mixed_ratio: 2:1}\n");
+  expect_failure(sample({"--checkpoint", flat_checkpoint(), "--config-path", small, "--print-config"}), 2,
+                 {"small.yaml:1: diffusion_config.mixed_ratio: only nested models have levels to weigh"});
+}
+
+// What is printed without a checkpoint has a plain model's middle blocks, and so has what is made from it.
+TEST(PrintConfig, WithoutACheckpointDescribesAModelThatCanBeMade) {
+  const Folder folder;
+  const Outcome printed = sample({"--resolution-channels", "32,32", "--num-resnets-per-resolution", "1",
+                                  "--attention-levels", "1", "--print-config"});
+  expect_success(printed);
+  EXPECT_TRUE(holds(printed.out, "# No checkpoint is named")) << printed.out;
+  EXPECT_TRUE(holds(printed.out, "skip_mid_blocks: false  # default\n")) << printed.out;
+  EXPECT_TRUE(holds(printed.out, "skip_cond_emb: false  # default\n")) << printed.out;
+  const std::string file = folder.file("fresh.pth");
+  expect_success(
+      checkpoint({"init", file, "--config-path", folder.write("printed.yaml", printed.out), "--text-width", "16"}));
+  const Outcome inside = checkpoint({"inspect", file});
+  expect_success(inside);
+  EXPECT_TRUE(holds(inside.out, "mid_blocks.0.resnets.0.")) << inside.out;
+  EXPECT_TRUE(holds(inside.out, "cond_emb.weight")) << inside.out;
+}
+
 // What stands in the demo's config is found from wherever the program is started.
 TEST(DemoConfig, WorksFromAnyFolder) {
   const Folder folder;

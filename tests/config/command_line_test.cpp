@@ -136,7 +136,6 @@ TEST(CommandLine, OverridesKeepTheOrderAndTheSpellingOfTheLine) {
 TEST(CommandLine, ErrorsNameTheFlagAndTheNearest) {
   EXPECT_NE(error_of({"--guidance-scal", "3"}).find("did you mean guidance_scale?"), std::string::npos);
   EXPECT_NE(error_of({"--config-pat", "3"}).find("did you mean --config_path?"), std::string::npos);
-  EXPECT_NE(error_of({"--lr", "3"}).find("flag --lr: \"lr\" is no setting"), std::string::npos);  // not one of sample's
   EXPECT_NE(error_of({"--prompt"}).find("flag --prompt needs a value"), std::string::npos);
   EXPECT_NE(error_of({"--set", "x"}).find("must be NAME=VALUE"), std::string::npos);
   EXPECT_NE(error_of({"--set", "guidance=1"}).find("is no setting"), std::string::npos);
@@ -149,6 +148,25 @@ TEST(CommandLine, ErrorsNameTheFlagAndTheNearest) {
   EXPECT_NE(error_of({"--help=all"}).find("flag --help takes no value"), std::string::npos);
   EXPECT_NE(error_of({"--=3"}).find("is no flag"), std::string::npos);
   EXPECT_NE(error_of({"--strength=2"}).find("flag --strength: strength: 2 is out of range"), std::string::npos);
+}
+
+TEST(CommandLine, SettingsOfOtherProgramsSayWhoseTheyAre) {
+  const auto expect = [](const Arguments& arguments, const AppInfo& info, const std::string& part) {
+    const std::string error = error_of(arguments, info);
+    EXPECT_NE(error.find(part), std::string::npos) << error;
+  };
+  const std::string training = " is no setting of this program; it belongs to training (trainer.";
+  expect({"--lr", "3"}, sample_app(), "flag --lr: \"lr\"" + training + "lr)");
+  expect({"--warmup-steps=3"}, sample_app(), "\"warmup_steps\"" + training + "warmup_steps)");
+  expect({"--set", "trainer.lr=3"}, sample_app(), "\"trainer.lr\"" + training + "lr)");
+  expect({"--no-multinode"}, sample_app(), "\"no_multinode\"" + training + "multinode)");
+  AppInfo plain = sample_app();
+  plain.sections = Section::kModel;
+  expect({"--batch-size", "1"}, plain, "it belongs to training (trainer.batch_size) and sampling (sample.batch_size)");
+  expect({"--device", "cpu"}, plain, "it belongs to the machine (runtime.device)");
+  AppInfo train = sample_app();
+  train.sections = Section::kAll;
+  EXPECT_EQ(error_of({"--lr", "3"}, train), "");
 }
 
 TEST(CommandLine, ProgramsHaveOptionsAndPositionalsOfTheirOwn) {
@@ -224,6 +242,79 @@ TEST(CommandLine, WithoutAFileTheModelIsOpenUntilTheCheckpointIsRead) {
   EXPECT_TRUE(config.model.levels[0].skip_normalization);
   EXPECT_EQ(config.diffusion.mixed_ratio, (std::vector<double>{2, 1}));
   EXPECT_EQ(config.sample.checkpoint, "a.pth");
+}
+
+TEST(CommandLine, ASmallFileMayCountOnTheCheckpointsModel) {
+  Config inside;
+  inside.model = settings::default_model(2);
+  const std::string json = config_to_json(inside);
+  for (const char* yaml :
+       {"diffusion_config: {mixed_ratio: 2:1}\n",
+        "model: nested_unet\nunet_config: {freeze_inner_unet: true}\ndiffusion_config: {mixed_ratio: 2:1}\n"}) {
+    const auto file = temporary_file("small.yaml", yaml);
+    const auto line = parse_command_line({"--checkpoint", "a.pth", "--config_path", file.string()}, sample_app());
+    const LoadedConfig early = line.preliminary();
+    EXPECT_TRUE(early.partial);
+    EXPECT_EQ(early.config.sample.checkpoint, "a.pth");
+    EXPECT_THROW(line.load(), ConfigError) << yaml;
+    const LoadedConfig whole = line.load(json);
+    EXPECT_FALSE(whole.partial);
+    EXPECT_EQ(whole.config.diffusion.mixed_ratio, (std::vector<double>{2, 1}));
+    EXPECT_EQ(whole.config.model.levels.size(), 2u);
+  }
+  // What no checkpoint decides is checked and derived at once.
+  const auto line = parse_command_line({"--ddim-eta", "0.5"}, sample_app());
+  EXPECT_EQ(line.preliminary().config.sample.sampler, SamplerKind::kDdim);
+  EXPECT_THROW(parse_command_line({"--ddim-eta=1", "--sampler=ddpm"}, sample_app()).preliminary(), ConfigError);
+  EXPECT_THROW(parse_command_line({"--device", "gpu"}, sample_app()).preliminary(), ConfigError);
+}
+
+TEST(CommandLine, APartialConfigHasTheDefaultsOfItsOwnLevels) {
+  const auto model_of = [](const Arguments& arguments) {
+    return parse_command_line(arguments, sample_app()).preliminary().config.model;
+  };
+  const std::vector<std::pair<Arguments, size_t>> cases = {
+      {{}, 1}, {{"--model", "unet"}, 1}, {{"--model", "nested_unet"}, 2}, {{"--model", "nested4_unet"}, 5}};
+  for (const auto& [arguments, levels] : cases) {
+    const ModelConfig model = model_of(arguments);
+    const ModelConfig expected = settings::default_model(static_cast<int>(levels));
+    ASSERT_EQ(model.levels.size(), levels);
+    for (size_t i = 0; i < levels; ++i) {
+      EXPECT_EQ(model.levels[i].skip_mid_blocks, expected.levels[i].skip_mid_blocks) << levels << " " << i;
+      EXPECT_EQ(model.levels[i].skip_cond_emb, expected.levels[i].skip_cond_emb) << levels << " " << i;
+      EXPECT_EQ(model.levels[i].nesting, expected.levels[i].nesting) << levels << " " << i;
+    }
+  }
+  EXPECT_FALSE(model_of({}).levels[0].skip_mid_blocks);
+  EXPECT_TRUE(model_of({"--skip-mid-blocks"}).levels[0].skip_mid_blocks);
+}
+
+TEST(CommandLine, PrintConfigShowsWhatTheProgramMakesOfIt) {
+  AppInfo info = sample_app();
+  info.resolve = [](const ParsedCommandLine& line) {
+    Config inside;
+    inside.model = settings::default_model(2);
+    inside.model.levels[1].temporal_dim = 24;
+    return line.option("x").empty() ? line.load(config_to_json(inside)) : line.preliminary();
+  };
+  info.options = {{"x", "X", "leaves the model open"}};
+  const AppRun whole = run({"--print-config", "--mixed_ratio=2:1"}, info);
+  EXPECT_EQ(whole.code, 0) << whole.err;
+  EXPECT_NE(whole.out.find("model: nested_unet  # config of the checkpoint\n"), std::string::npos) << whole.out;
+  EXPECT_NE(whole.out.find("    temporal_dim: 24  # config of the checkpoint\n"), std::string::npos);
+  EXPECT_NE(whole.out.find("mixed_ratio: [2, 1]  # flag --mixed_ratio\n"), std::string::npos);
+  EXPECT_EQ(whole.out.find("# No checkpoint is named"), std::string::npos);
+  const AppRun open = run({"--print-config", "--mixed_ratio=2:1", "--x=1"}, info);
+  EXPECT_EQ(open.code, 0) << open.err;
+  EXPECT_EQ(open.out.compare(0, 24, "# No checkpoint is named"), 0) << open.out;
+  EXPECT_NE(open.out.find("skip_mid_blocks: false  # default\n"), std::string::npos);
+  info.resolve = [](const ParsedCommandLine&) -> LoadedConfig { throw CheckpointError("a.pth: gone"); };
+  const AppRun failed = run({"--print-config"}, info);
+  EXPECT_EQ(failed.code, 3);
+  EXPECT_EQ(failed.err, "error: a.pth: gone\n");
+  EXPECT_EQ(failed.out, "");
+  // Without a hook the config is whole, as for a program that reads no checkpoint.
+  EXPECT_EQ(run({"--print-config", "--mixed_ratio=2:1"}).code, 2);
 }
 
 TEST(RunApp, ActionsDoNotRunTheProgram) {

@@ -6,6 +6,7 @@
 #include "config/describe.h"
 #include "config/support.h"
 #include "mdm/config/config.h"
+#include "mdm/core/error.h"
 
 namespace mdm {
 namespace {
@@ -114,6 +115,35 @@ TEST(Dump, OfSomeSectionsLeavesTheOthersAsTheyWere) {
   config.trainer.pretrained_vision_file = "start.pth";
   const Config again = from_yaml(dump_yaml(config, Section::kTrainer)).config;
   EXPECT_EQ(config_to_json(again), config_to_json(config));
+}
+
+TEST(Table, GivesTheNamesOfChoices) {
+  const auto check = [](const char* key, const auto& member, const auto& values) {
+    for (const auto value : values) {
+      const std::string name = choice_name(value);
+      EXPECT_FALSE(name.empty()) << key;
+      const Config config = from_yaml("", {{key, name}}).config;
+      EXPECT_EQ(member(config), value) << name;
+      const std::string dump = dump_yaml(config);
+      const bool quoted = name == "NONE";  // else it would be YAML's way to say unset
+      EXPECT_NE(dump.find(concat("\n", key, ": ", quoted ? "\"" : "", name, quoted ? "\"\n" : "\n")),
+                std::string::npos);
+    }
+  };
+  check(
+      "sampler", [](const Config& c) { return c.sample.sampler; }, std::vector{SamplerKind::kDdpm, SamplerKind::kDdim});
+  check(
+      "timestep_spacing", [](const Config& c) { return c.sample.timestep_spacing; },
+      std::vector{TimestepSpacing::kReference, TimestepSpacing::kLeading, TimestepSpacing::kTrailing,
+                  TimestepSpacing::kLinspace});
+  check(
+      "threshold", [](const Config& c) { return c.sample.threshold.value(); },
+      std::vector{ThresholdType::kNone, ThresholdType::kClip, ThresholdType::kDynamic, ThresholdType::kDynamicIf});
+  check(
+      "precision", [](const Config& c) { return c.runtime.precision; },
+      std::vector{Precision::kFp32, Precision::kBf16});
+  EXPECT_EQ(choice_name(TimestepSpacing::kReference), "reference");  // not the other name, matryoshka
+  EXPECT_EQ(choice_name(ThresholdType::kDynamicIf), "DYNAMIC_IF");
 }
 
 TEST(Table, NamesAreUniqueAndExplained) {

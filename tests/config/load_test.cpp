@@ -315,9 +315,11 @@ TEST(FilesNamedInAFile, AreThoseOfTheWorkingDirectoryElseThoseBesideIt) {
                                        "text: {text_model: encoder}\n"
                                        "vocab_file: beside.vocab\n"
                                        "model_file: not_there.pth\n"
-                                       "init_image: " + vocabulary.string() + "\n"
-                                       "unet_config:\n  inner_config: {}\n"
-                                       "  initialize_inner_with_pretrained: ./beside.vocab\n")};
+                                       "init_image: " +
+                                           vocabulary.string() +
+                                           "\n"
+                                           "unet_config:\n  inner_config: {}\n"
+                                           "  initialize_inner_with_pretrained: ./beside.vocab\n")};
   Config config = load(request).config;
   EXPECT_EQ(config.text.text_model, (folder / "encoder").string());
   EXPECT_EQ(config.text.vocab_file, vocabulary.string());
@@ -454,8 +456,9 @@ TEST(Errors, AllOfAFileAreToldAtOnceButNotEndlessly) {
 
 TEST(PadPolicies, AreWrittenAsTheyAreRead) {
   for (const char* text : {"pair", "batch", "fixed:1", "fixed:128"}) EXPECT_EQ(PadPolicy::parse(text).text(), text);
-  for (const char* text : {"", "pairs", "fixed", "fixed:", "fixed:-1", "fixed:1.5", "fixed:99999999"}) {
+  for (const char* text : {"", "pairs", "fixed", "fixed:", "fixed:-1", "fixed:1.5", "fixed:0", "fixed:99999999"}) {
     EXPECT_THROW(PadPolicy::parse(text), ConfigError) << text;
+    expect_error(yaml_error("", {{"pad", text}}), {"is not one of pair|batch|fixed:N, N from 1 to 1000000"});
   }
 }
 

@@ -5,9 +5,15 @@
 #include <mdm/core/version.h>
 #include <mdm/media/png.h>
 #include <mdm/pipeline.h>
+#include <mdm/text/t5_tokenizer.h>
 
+#include <cstdio>
+#include <fstream>
 #include <iostream>
 #include <string>
+#include <vector>
+
+#include "../support/tiny_spiece.h"
 
 namespace {
 
@@ -34,6 +40,14 @@ bool tensors_and_errors_cross(const std::string& checkpoint) {
   return false;
 }
 
+// The library finds the module that the t5 tokenizer needs, wherever both were moved to.
+bool t5_tokenizer_is_there(const std::string& file) {
+  std::ofstream(file, std::ios::binary) << mdm::test_support::tiny_spiece_model();
+  const auto ids = mdm::T5Tokenizer::open(file).encode_inference("b a", {});
+  std::remove(file.c_str());
+  return ids == std::vector<int32_t>{4, 3, 1};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -41,7 +55,7 @@ int main(int argc, char** argv) {
   try {
     std::cout << "libmdm " << mdm::version() << "\n";
     make_picture(argv[1], argv[2], argv[3]);
-    return tensors_and_errors_cross(argv[1]) ? 0 : 1;
+    return tensors_and_errors_cross(argv[1]) && t5_tokenizer_is_there(std::string(argv[3]) + ".model") ? 0 : 1;
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 1;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mdm/core/log.h"
+#include "mdm/core/utf8.h"
 
 namespace mdm {
 namespace {
@@ -31,6 +32,20 @@ TEST(Printable, EscapesControlsAndBrokenUtf8) {
   EXPECT_EQ(printable("\xC2\x9B"), "\\xc2\\x9b");  // a control of ISO 6429
   EXPECT_EQ(printable("\xFF\xC3"), "\\xff\\xc3");
   EXPECT_EQ(printable("\xED\xA0\x80\xC0\x80\xF4\x90\x80\x80"), "\\xed\\xa0\\x80\\xc0\\x80\\xf4\\x90\\x80\\x80");
+}
+
+TEST(Utf8, IsWellFormedOrNot) {
+  for (const std::string& text :
+       {std::string(), std::string("a"), std::string(1, '\0'), std::string("\xC2\x80\xDF\xBF"),
+        std::string("\xE0\xA0\x80\xED\x9F\xBF\xEE\x80\x80"), std::string("\xF0\x90\x80\x80\xF4\x8F\xBF\xBF")}) {
+    EXPECT_TRUE(is_utf8(text)) << printable(text);
+  }
+  for (const char* text : {"\x80", "\xC1\xBF", "\xC3", "\xC3x", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xE2\x82",
+                           "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF", "ok \xF0\x9F\xA6"}) {
+    EXPECT_FALSE(is_utf8(text)) << printable(text);
+  }
+  EXPECT_EQ(utf8_length(""), 0u);
+  EXPECT_EQ(utf8_length("\xF0\x9F\xA6\x8A tail"), 4u);
 }
 
 TEST(Printable, CutsLongTexts) {

@@ -32,7 +32,8 @@ std::string two_digits(size_t number) {
 }
 
 // The vocabulary that the case names: below the reference folder, or where the case says it lies.
-std::filesystem::path vocabulary(const std::filesystem::path& path, const nlohmann::json& info, const Context& context) {
+std::filesystem::path vocabulary(const std::filesystem::path& path, const nlohmann::json& info,
+                                 const Context& context) {
   const auto found = reference_file(context, "data/t5.vocab");
   if (!found.empty()) return found;
   const auto beside = path.parent_path() / info.at("vocab_file").get<std::string>();
@@ -112,7 +113,8 @@ void compare_tensors(const RunInfo& run, const std::map<std::string, at::Tensor>
     if (name == "lm_mask") {
       report.compare(entry.name, actual, wanted, 0, 0);
     } else if (name == "lm_outputs") {
-      report.compare(entry.name, actual, wanted, tolerance.at("lm_outputs").at("atol"), tolerance.at("lm_outputs").at("rtol"));
+      report.compare(entry.name, actual, wanted, tolerance.at("lm_outputs").at("atol"),
+                     tolerance.at("lm_outputs").at("rtol"));
     } else if (entry.dtype == at::kByte) {
       report.compare(entry.name, actual, wanted, tolerance.at("uint8").get<double>(), 0);
     } else {

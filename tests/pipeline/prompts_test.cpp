@@ -33,7 +33,7 @@ TEST(Prompts, AreTheLinesOfATextFile) {
   EXPECT_EQ(prompts_in(" spaces stay \n"), Texts{" spaces stay "});
   EXPECT_EQ(prompts_in("a\tb\n"), Texts{"a\tb"});  // a tab alone makes no table
   EXPECT_EQ(prompts_in("\"quoted\"\n"), Texts{"\"quoted\""});
-  EXPECT_EQ(prompts_in("\xFF\n"), Texts{"\xFF"});  // bytes are the tokenizer's business
+  EXPECT_EQ(prompts_in("t\xC3\xA9l\xC3\xA9 \xF0\x9F\xA6\x8A\n"), Texts{"t\xC3\xA9l\xC3\xA9 \xF0\x9F\xA6\x8A"});
 }
 
 TEST(Prompts, AreTheColumnCaptionOfATable) {
@@ -55,6 +55,14 @@ TEST(Prompts, ThatCanNotBeReadNameTheFileAndTheLine) {
   EXPECT_NE(prompts_error("a\n" + std::string((1 << 20) + 1, 'x')).find("prompts.txt:2: the line is longer than 1 MiB"),
             std::string::npos);
   EXPECT_EQ(prompts_error(std::string(1 << 20, 'x')), "");
+  for (const char* bad : {"\xFF", "bad \xC0\xAF slash", "cut \xF0\x9F\xA6", "\xED\xA0\x80", "caf\xE9"}) {
+    const std::string error = prompts_error("a cat\n\n" + std::string(bad) + "\na dog\n");
+    EXPECT_NE(error.find("prompts.txt:3: \""), std::string::npos) << error;
+    EXPECT_NE(error.find("is not valid UTF-8"), std::string::npos) << error;
+    EXPECT_NE(error.find("\\x"), std::string::npos) << error;
+    EXPECT_NE(prompts_error("image\tcaption\nx\t" + std::string(bad) + "\n").find("prompts.txt:2: "),
+              std::string::npos);
+  }
   EXPECT_THROW(read_prompts(pipeline_test::scratch() / "gone.txt"), DataError);
   EXPECT_THROW(read_prompts(pipeline_test::scratch()), DataError);
 }

@@ -41,6 +41,20 @@ if(NOT public STREQUAL installed)
   message(FATAL_ERROR "installed headers: ${installed}\npublic headers: ${public}")
 endif()
 
+# SentencePiece is in a module of its own, which names no folder of this machine.
+file(GLOB_RECURSE modules "${prefix}/mdm_sentencepiece.so")
+list(LENGTH modules count)
+if(NOT count EQUAL 1)
+  message(FATAL_ERROR "mdm_sentencepiece.so should be installed once: ${modules}")
+endif()
+file(STRINGS "${modules}" strings REGEX "/")
+foreach(path "${SOURCE_DIR}" "${BUILD_DIR}" "${TORCH_ROOT}")
+  string(FIND "${strings}" "${path}" place)
+  if(NOT place EQUAL -1)
+    message(FATAL_ERROR "${modules} names the build machine's path ${path}")
+  endif()
+endforeach()
+
 # The programs start from where they were moved to.
 file(GLOB programs "${prefix}/bin/*")
 foreach(program IN LISTS programs)

@@ -2,9 +2,13 @@
 #include "mdm/text/t5_tokenizer.h"
 
 #include <ATen/ATen.h>
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <fstream>
+#include <optional>
 
 #include "mdm/core/error.h"
 #include "mdm/text/mdm_tokenizer.h"
@@ -90,6 +94,109 @@ TEST(T5Tokenizer, OwnModelBesideLibTorch) {
   limits.max_token_length = 4;
   EXPECT_EQ(tokenizer.encode_training("a red dog", limits).ids, (Ids{a, red, dog, 1}));
   EXPECT_FALSE(tokenizer.encode_training("a red dog dog", limits).kept);
+}
+
+// Debian's SentencePiece and LibTorch both define FLAGS_minloglevel, of different sizes: were they one
+// variable, LibTorch's allocator would abort where it should throw.
+TEST(T5TokenizerDeathTest, FailedAllocationOfLibTorchStillThrows) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "AddressSanitizer has an allocator of its own, and no RTLD_DEEPBIND";
+#endif
+  TemporaryFolder folder;
+  save(folder / "spiece.model", own_model());
+  const auto tokenizer = T5Tokenizer::open(folder / "spiece.model");
+  ASSERT_FALSE(tokenizer.encode_inference("a red dog", {}).empty());
+  const auto allocate_more_than_there_is = [] {
+    try {
+      at::empty({int64_t{1} << 50}, at::kByte);  // more than a process may address
+    } catch (const c10::Error& error) {
+      std::fputs(error.what(), stderr);
+      std::_Exit(7);
+    }
+    std::_Exit(8);
+  };
+  EXPECT_EXIT(allocate_more_than_there_is(), testing::ExitedWithCode(7), "can't allocate memory");
+}
+
+// Sets a variable of the environment until the test ends.
+class Variable {
+ public:
+  Variable(const char* name, const std::string& value) : name_(name) {
+    if (const char* old = std::getenv(name)) old_ = old;
+    ::setenv(name, value.c_str(), 1);
+  }
+  ~Variable() { old_ ? ::setenv(name_, old_->c_str(), 1) : ::unsetenv(name_); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  const char* name_;
+  std::optional<std::string> old_;
+};
+
+// What is said when the variable names `module`, whatever the tests before have loaded.
+std::string error_with_module(const std::string& module) {
+  TemporaryFolder folder;
+  save(folder / "spiece.model", own_model());
+  const Variable set("MDM_SENTENCEPIECE_MODULE", module);
+  try {
+    T5Tokenizer::open(folder / "spiece.model");
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(T5Tokenizer, ModuleThatCantBeUsed) {
+  TemporaryFolder folder;
+  const auto expect = [](const std::string& error, const std::string& module, const std::string& part) {
+    EXPECT_NE(error.find(module), std::string::npos) << error;
+    EXPECT_NE(error.find(part), std::string::npos) << error;
+  };
+  const std::string missing = (folder / "missing.so").string();
+  expect(error_with_module(missing), missing, "named by MDM_SENTENCEPIECE_MODULE) can't be loaded: ");
+  expect(error_with_module("missing.so"), "./missing.so", "can't be loaded: ");
+  const std::string text = (folder / "text.so").string();
+  text_test::write_text(text, "no library");
+  expect(error_with_module(text), text, "can't be loaded: ");
+  Dl_info other{};
+  ASSERT_NE(dladdr(dlsym(RTLD_DEFAULT, "deflate"), &other), 0);
+  expect(error_with_module(other.dli_fname), other.dli_fname, "is no module mdm_sentencepiece.so of libmdm");
+  EXPECT_EQ(error_with_module(""), "no error") << "an empty variable counts as unset";
+}
+
+// A library, or a program that libmdm is linked into statically, that has no module beside it.
+TEST(T5Tokenizer, ModuleThatIsNowhere) {
+  TemporaryFolder folder;
+  save(folder / "spiece.model", own_model());
+  std::filesystem::create_directories(folder / "bin");
+  const auto program = folder / "bin" / "program";
+  std::filesystem::copy_file("/proc/self/exe", program);
+  const std::string command = "env -u MDM_SENTENCEPIECE_MODULE MDM_TEST_SPIECE_MODEL='" +
+                              (folder / "spiece.model").string() + "' '" + program.string() +
+                              "' --gtest_filter=T5TokenizerHelper.* 2>&1";
+  FILE* const pipe = ::popen(command.c_str(), "r");
+  ASSERT_NE(pipe, nullptr);
+  std::string output;
+  for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) output += static_cast<char>(c);
+  ::pclose(pipe);
+  for (const std::string& part :
+       {std::string("needs libmdm's module mdm_sentencepiece.so"), (folder / "lib/mdm").string(),
+        (folder / "bin/mdm").string(), std::string("MDM_SENTENCEPIECE_MODULE")}) {
+    EXPECT_NE(output.find(part), std::string::npos) << part << "\n" << output;
+  }
+}
+
+// Run by the test above, in a copy of this program.
+TEST(T5TokenizerHelper, PrintsTheError) {
+  const char* model = std::getenv("MDM_TEST_SPIECE_MODEL");
+  if (model == nullptr) GTEST_SKIP() << "runs as part of T5Tokenizer.ModuleThatIsNowhere";
+  try {
+    T5Tokenizer::open(model);
+    FAIL() << "found a module";
+  } catch (const ConfigError& error) {
+    std::puts(error.what());
+  }
 }
 
 TEST(T5Tokenizer, AnyBytesAreACaption) {

@@ -50,6 +50,9 @@ class TensorFile {
   /// The tensor's values. A view of the mapping (do not write to it; it keeps the mapping alive), or a
   /// copy where the file's layout does not allow one. CheckpointError when there is no such tensor.
   at::Tensor tensor(std::string_view name) const;
+  /// Says that a tensor's values have been read, so that the mapping need not keep them in memory: a file
+  /// that is copied tensor by tensor then never counts twice. They can still be read again.
+  void release(const TensorEntry& entry) const;
   /// What else a .pth holds beside the tensors, or a safetensors file's __metadata__, as JSON text
   /// ("{}" when nothing). Plain values, argparse.Namespace, the reference's config classes and the names
   /// of its enums stand for themselves; {"__float__": "nan"}, {"__int__": "123"} (beyond 64 bits),

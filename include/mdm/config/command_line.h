@@ -20,6 +20,8 @@ struct AppOption {
   std::string doc;
 };
 
+struct ParsedCommandLine;
+
 /// What a program takes on its command line.
 struct AppInfo {
   std::string name;                   ///< "sample"
@@ -29,6 +31,9 @@ struct AppInfo {
   std::vector<AppOption> options;
   std::string positionals;  ///< how the help shows the arguments without a flag, e.g. "FILE"; empty: none are taken
   std::string examples;     ///< shown at the end of the help
+  /// How the program completes its config, e.g. with what a checkpoint holds; --print-config shows the result.
+  /// Empty: by ParsedCommandLine::load().
+  std::function<LoadedConfig(const ParsedCommandLine&)> resolve;
 };
 
 /// A command line that has been read.
@@ -47,7 +52,7 @@ struct ParsedCommandLine {
   /// The value of an option, or `otherwise` when it was not given.
   std::string option(const std::string& name, const std::string& otherwise = "") const;
 
-  /// The settings as far as files and flags tell. Without a config file the model and what depends on it
+  /// The settings as far as files and flags tell (see LoadRequest::partial). The model and what depends on it
   /// is still open: a program that has read a checkpoint then calls load() with the config in there.
   LoadedConfig preliminary() const;
   /// The settings with a checkpoint's own config (config_from_json's JSON, or "") below files and flags.

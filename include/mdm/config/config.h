@@ -73,6 +73,7 @@ struct LoadedConfig {
   std::map<std::string, std::string> origins;
   std::vector<std::string> warnings;  ///< duplicates, moved keys, ...; a user should see them
   std::vector<std::string> notes;     ///< keys that have no effect here; only of interest when asked for
+  bool partial = false;               ///< LoadRequest::partial: what is not in `origins` may be another in the end
 };
 
 struct LoadRequest {
@@ -83,8 +84,8 @@ struct LoadRequest {
   /// reader and text sections are used, in training the trainer's too. Empty: none.
   std::string checkpoint_json;
   Section flag_sections = Section::kAll;  ///< where the names of `overrides` are looked up
-  /// A checkpoint's config will come on top: settings that depend on each other are not checked yet, and
-  /// the model is not complete.
+  /// A checkpoint's config is still to come below the files: nothing is checked yet that depends on its
+  /// model or diffusion, not even that levels which are set exist.
   bool partial = false;
 };
 

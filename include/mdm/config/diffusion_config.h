@@ -28,6 +28,8 @@ enum class ThresholdType {
   kDynamic,    ///< arXiv 2205.11487: quantile 0.995, at most 100
   kDynamicIf,  ///< DeepFloyd: quantile 0.95, at most 1.5
 };
+/// The name in files and flags, e.g. "DYNAMIC_IF".
+std::string choice_name(ThresholdType type);
 
 struct SamplerConfig {
   int64_t num_diffusion_steps = 32;  ///< N of the schedule, >= 2

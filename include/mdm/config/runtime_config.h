@@ -7,6 +7,8 @@
 namespace mdm {
 
 enum class Precision { kFp32, kBf16 };
+/// The name in files and flags: "fp32", "bf16".
+std::string choice_name(Precision precision);
 
 struct RuntimeConfig {
   std::string device = "auto";             ///< "auto" (cuda where there is one), "cpu", "cuda" or "cuda:N"

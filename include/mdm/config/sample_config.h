@@ -23,12 +23,17 @@ enum class TimestepSpacing {
   kLinspace,   ///< from 0 to N - 1, both included
 };
 
+/// The names in files and flags, e.g. "ddpm", "reference".
+std::string choice_name(SamplerKind kind);
+std::string choice_name(TimestepSpacing spacing);
+
 /// What the denoising path is written as.
 enum class AnimationKind { kNone, kWebp, kApng };
 
 struct SampleConfig {
-  std::string checkpoint;  ///< file of weights; keys model_file, pretrained_vision_file mean the same
-  bool ema = true;         ///< the averaged weights, where a file holds both kinds
+  std::string checkpoint;      ///< file of weights; keys model_file, pretrained_vision_file mean the same
+  bool allow_partial = false;  ///< load what fits of a file that lacks tensors of the model, or has more
+  bool ema = true;             ///< the averaged weights, where a file holds both kinds
 
   std::vector<std::string> prompts;           ///< key `prompt`; each makes `num_samples` pictures
   std::string prompts_file;                   ///< text file with a prompt a line, or the reference's TSV

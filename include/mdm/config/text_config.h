@@ -29,8 +29,10 @@ struct PadPolicy {
     kBatch,  ///< up to the batch's longest, as the reference does
     kFixed,  ///< up to `length`
   };
+  static constexpr int64_t kMostTokens = 1000000;
+
   Mode mode = Mode::kPair;
-  int64_t length = 0;  ///< kFixed only, in tokens, >= 1
+  int64_t length = 0;  ///< kFixed only, in tokens, 1 to kMostTokens
 
   /// "pair", "batch" or "fixed:N".
   std::string text() const;

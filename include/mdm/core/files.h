@@ -31,6 +31,10 @@ class FileBytes {
   std::string_view view() const { return {reinterpret_cast<const char*>(data_), size_}; }
   const std::filesystem::path& path() const { return path_; }
 
+  /// Takes a part that has been read out of the process's resident memory, pages at its ends included. It
+  /// stays valid: what is looked at again comes from the system's cache or the file. Nothing for kRead.
+  void release(const uint8_t* first, size_t count) const;
+
  private:
   FileBytes() = default;
   std::filesystem::path path_;
