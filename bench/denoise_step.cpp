@@ -178,7 +178,8 @@ Json machine_json() {
 int run(const ParsedCommandLine& command_line) {
   const c10::NoGradGuard no_grad;
   const Config config = command_line.load().config;
-  if (config.sample.checkpoint.empty()) fail<ConfigError>("checkpoint: name a file of weights (checkpoint init ... --randomize 1)");
+  if (config.sample.checkpoint.empty())
+    fail<ConfigError>("checkpoint: name a file of weights (checkpoint init ... --randomize 1)");
   if (config.runtime.threads > 0) at::set_num_threads(static_cast<int>(config.runtime.threads));
   const int64_t length = number(command_line, "text-length", 1, 32);
   const int64_t steps = number(command_line, "steps", 1, 3), warm_up = number(command_line, "warm-up", 0, 1);
@@ -199,7 +200,8 @@ int run(const ParsedCommandLine& command_line) {
   const Inputs inputs = make_inputs(batch, side, scales, guided, length, width);
   const TextEmbedding* text = width > 0 ? &inputs.text : nullptr;
   start = Clock::now();
-  const Conditioning conditioning = guided ? condition_pairs(*model, text, {}, batch) : model->condition(text, {}, batch);
+  const Conditioning conditioning =
+      guided ? condition_pairs(*model, text, {}, batch) : model->condition(text, {}, batch);
   const double condition_seconds = seconds_since(start);
 
   const Schedule schedule(config.diffusion.sampler_config, scales);
@@ -253,7 +255,8 @@ int run(const ParsedCommandLine& command_line) {
   std::cout << report.dump(command_line.has("turns") ? -1 : 2) << std::endl;
   const double deviation = least(deviations);
   if (!(deviation >= kLeastDeviation)) {
-    fail("the network's output has a standard deviation of only ", deviation, "; are these fresh weights without --randomize?");
+    fail("the network's output has a standard deviation of only ", deviation,
+         "; are these fresh weights without --randomize?");
   }
   return 0;
 }
@@ -277,5 +280,6 @@ AppInfo info() {
 }  // namespace mdm::bench
 
 int main(int argc, char** argv) {
-  return mdm::run_app(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc), mdm::bench::info(), mdm::bench::run);
+  return mdm::run_app(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc), mdm::bench::info(),
+                      mdm::bench::run);
 }

@@ -14,8 +14,8 @@ void reallocate(UNet& model, const ModelOptions& options) {
   for (const auto& module : model.modules()) {
     const bool keeps_dtype = dynamic_cast<const GroupNorm*>(module.get()) != nullptr;
     for (at::Tensor& parameter : module->parameters(/*recurse=*/false)) {
-      const auto format = options.channels_last && parameter.dim() == 4 ? at::MemoryFormat::ChannelsLast
-                                                                        : at::MemoryFormat::Contiguous;
+      const auto format =
+          options.channels_last && parameter.dim() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
       parameter.set_data(at::empty(parameter.sizes(), keeps_dtype ? at::kFloat : options.dtype, c10::nullopt,
                                    at::Device(at::kCPU), false, format));
     }
