@@ -5,7 +5,7 @@ include(CMakePackageConfigHelpers)
 
 if(NOT BUILD_SHARED_LIBS)
   message(FATAL_ERROR "An installed libmdm is a shared library: a static one would make every project that uses it "
-    "find yaml-cpp, spdlog, sentencepiece and the image libraries. Set BUILD_SHARED_LIBS=ON; or, to link it "
+    "find yaml-cpp, spdlog and the image libraries. Set BUILD_SHARED_LIBS=ON; or, to link it "
     "statically into a project that has libmdm as a subdirectory, MDM_INSTALL=OFF.")
 endif()
 
