@@ -213,7 +213,8 @@ TEST_F(TextEncoderTest, TextOfTheReferencesRuns) {
     const auto outputs = TensorFile::open(folder / "outputs.safetensors");
     text_.text_model = (folder / "text_model").string();
     const auto encoder = make();
-    for (const auto& run : nlohmann::json::parse(in)["runs"]) {
+    const auto description = nlohmann::json::parse(in);
+    for (const auto& run : description.at("runs")) {
       const auto prompts = run["prompts"].get<Captions>();
       const Captions negatives(prompts.size(), run["negative_prompt"].get<std::string>());
       const auto embedding = encoder->encode_pairs(negatives, prompts, kBatch);
