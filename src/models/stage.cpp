@@ -1,9 +1,9 @@
 // The blocks of one resolution.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/upsample_nearest1d.h>
-#include <ATen/ops/upsample_nearest2d.h>
 
 #include "mdm/models/blocks.h"
+#include "mdm/ops/memory.h"
 
 namespace mdm {
 
@@ -82,7 +82,7 @@ at::Tensor Stage::forward(at::Tensor x, const StageInputs& in, std::vector<at::T
 at::Tensor Stage::resample(const at::Tensor& x, int64_t batch) const {
   const bool up = options_.resample == Resample::kUp;
   if (!options_.over_frames) {
-    return resample_->forward(up ? at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}) : x);
+    return up ? resample_->forward_upsampled(x) : resample_->forward(x);
   }
   const int64_t frames = x.size(0) / batch, channels = x.size(1), height = x.size(2), width = x.size(3);
   at::Tensor series = x.reshape({batch, frames, channels, height, width})
@@ -111,16 +111,12 @@ void Stage::pack(int64_t batch, int64_t& height, int64_t& width) {
       attention_[at++]->pack({batch, block->out_channels(), height, width});
     }
   }
+  ops::return_freed_memory();
   if (!resample_) return;
-  if (options_.resample == Resample::kUp) {
-    height *= 2;
-    width *= 2;
-  }
-  resample_->pack({batch, options_.resnets.back().output_channels, height, width});
-  if (options_.resample == Resample::kDown) {
-    height = (height + 1) / 2;
-    width = (width + 1) / 2;
-  }
+  const bool up = options_.resample == Resample::kUp;
+  resample_->pack({batch, options_.resnets.back().output_channels, height, width}, up);
+  height = up ? 2 * height : (height + 1) / 2;
+  width = up ? 2 * width : (width + 1) / 2;
 }
 
 }  // namespace mdm

@@ -6,11 +6,14 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/upsample_nearest2d.h>
 #include <c10/core/GradMode.h>
 
 #include <cmath>
 
+#include "mdm/core/error.h"
 #include "mdm/ops/normalization.h"
+#include "ops/winograd_cpu.h"
 
 namespace mdm {
 namespace {
@@ -84,15 +87,32 @@ Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_
       padding_{padding, padding} {}
 
 at::Tensor Conv2d::forward(const at::Tensor& x) const {
+  if (winograd_) {
+    if (winograd_upsampled_) fail("a convolution that was packed for upsampled inputs got a plain one");
+    return winograd_->forward(x, bias);
+  }
   if (packed_.defined()) return packed_convolution(x, packed_, bias, padding_, stride_);
   return at::conv2d(x, weight, bias, stride_, padding_);
 }
 
+at::Tensor Conv2d::forward_upsampled(const at::Tensor& x) const {
+  if (winograd_ && winograd_upsampled_) return winograd_->forward(x, bias);
+  return forward(at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}));
+}
+
 void Conv2d::init(at::Generator generator, LayerInit how) { init_default(weight, bias, generator, how); }
 
-void Conv2d::pack(at::IntArrayRef input_size) {
+void Conv2d::pack(at::IntArrayRef input_size, bool upsampled) {
   const c10::NoGradGuard no_grad;
-  packed_ = pack_convolution_weight(weight.detach(), padding_, stride_, input_size);
+  const bool same_size = stride_[0] == 1 && padding_[0] == 1;
+  if (same_size && ops::WinogradConvolution::suits(weight, input_size, upsampled)) {
+    winograd_ = std::make_shared<ops::WinogradConvolution>(weight.detach(), input_size, upsampled);
+    winograd_upsampled_ = upsampled;
+  } else {
+    const int64_t scale = upsampled ? 2 : 1;
+    packed_ = pack_convolution_weight(weight.detach(), padding_, stride_,
+                                      {input_size[0], input_size[1], scale * input_size[2], scale * input_size[3]});
+  }
   weight.set_data(at::empty({0}, weight.options()));
 }
 

@@ -41,6 +41,7 @@ TEST_F(StateDictTest, CopiesIntoTheLayoutAndTypeThatIsThere) {
   EXPECT_TRUE(last.is_leaf() && last.requires_grad());
   EXPECT_TRUE(half.equal(bias.to(at::kBFloat16)));
   EXPECT_EQ(count.item<int>(), 7);
+  EXPECT_TRUE(from.tensor("w").equal(weight));  // what was copied can be read again
 }
 
 TEST_F(StateDictTest, ListsEverythingThatDoesNotFitAtOnce) {

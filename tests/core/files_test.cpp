@@ -62,6 +62,35 @@ TEST_F(Files, MappedBytesOutliveARenameOverThem) {
   EXPECT_EQ(FileBytes::open(folder_ / "x")->view(), "new bytes");
 }
 
+// Memory of this process that belongs to files, in KiB.
+size_t resident_file_kib() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("RssFile:", 0) == 0) return std::stoul(line.substr(8));
+  }
+  return 0;
+}
+
+TEST_F(Files, ReleasedPagesLeaveMemoryAndComeBack) {
+  constexpr size_t kBytes = 32 << 20;
+  std::string bytes(kBytes, '\0');
+  for (size_t i = 0; i < bytes.size(); i += 100) bytes[i] = static_cast<char>(i / 100 % 251);
+  write_file(folder_ / "x", bytes);
+  for (const auto mode : {FileBytes::Mode::kMap, FileBytes::Mode::kRead}) {
+    const auto file = FileBytes::open(folder_ / "x", mode);
+    EXPECT_EQ(file->view(), bytes);
+    const size_t before = resident_file_kib();
+    file->release(file->data() + 5, kBytes - 5);
+    if (mode == FileBytes::Mode::kMap && before > 0) {
+      EXPECT_LT(resident_file_kib() + 30 * 1024, before);
+    }
+    EXPECT_EQ(file->view(), bytes);
+    file->release(file->data() + kBytes - 1, 1);
+    file->release(file->data(), 0);
+    EXPECT_EQ(file->view(), bytes);
+  }
+}
+
 TEST_F(Files, WhatIsNoRegularFileIsRefusedAtOnce) {
   ASSERT_EQ(::mkfifo((folder_ / "fifo").c_str(), 0600), 0);
   for (const fs::path& path : {folder_ / "fifo", folder_, fs::path("/dev/zero"), folder_ / "absent"}) {

@@ -14,6 +14,10 @@
 
 namespace mdm {
 
+namespace ops {
+class WinogradConvolution;
+}
+
 /// How a fresh layer's numbers are drawn.
 enum class LayerInit {
   kDefault,      ///< PyTorch's: weight, then bias, uniform within 1/sqrt(fan-in)
@@ -38,12 +42,16 @@ class Conv2d : public torch::nn::Module {
  public:
   Conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride = 1, int64_t padding = 0);
   at::Tensor forward(const at::Tensor& x) const;  ///< (B, in, H, W) -> (B, out, H', W')
+  /// forward() of x made twice as high and wide by repeating each value: (B, in, H, W) -> (B, out, 2H', 2W').
+  at::Tensor forward_upsampled(const at::Tensor& x) const;
   void init(at::Generator generator, LayerInit how = LayerInit::kDefault);
 
-  /// Replaces the weight by the layout that oneDNN wants for inputs of this size; inference on the CPU
-  /// only. The plain weight is dropped. Inputs of other sizes stay correct, only slower.
-  void pack(at::IntArrayRef input_size);
-  bool packed() const { return packed_.defined(); }
+  /// Replaces the weight by what is fastest for inputs of this size (oneDNN's own layout, or in float32 that
+  /// of Winograd's algorithm); inference on the CPU only. The plain weight is dropped. Inputs of other sizes
+  /// stay correct, only slower. `upsampled`: for forward_upsampled() with x of this size, which then is the
+  /// only one that can be called.
+  void pack(at::IntArrayRef input_size, bool upsampled = false);
+  bool packed() const { return packed_.defined() || winograd_ != nullptr; }
 
   at::Tensor weight;  ///< (out, in, kernel, kernel)
   at::Tensor bias;    ///< (out)
@@ -51,6 +59,8 @@ class Conv2d : public torch::nn::Module {
  private:
   std::vector<int64_t> stride_, padding_;
   at::Tensor packed_;
+  std::shared_ptr<const ops::WinogradConvolution> winograd_;
+  bool winograd_upsampled_ = false;
 };
 
 /// 1-d convolution over the last dimension (frames in temporal mode).

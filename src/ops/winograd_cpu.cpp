@@ -1,0 +1,244 @@
+// Tiles of 2x2 results. Per dimension four inputs d give the transforms d0 - d2, d1 + d2, d2 - d1, d1 - d3;
+// each is multiplied by its own transform of the filter, g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2;
+// the products m give the results m0 + m1 + m2 and m1 - m2 - m3. In two dimensions that makes 16 products of
+// matrices (tiles, I) x (I, O).
+// After upsampling d1 = d2, so that the third product vanishes: with the original positions a, b, c there are
+// a - b, b, b - c, the filters g0, g0 + g1 + g2, g2, and the results m0 + m1, m1 - m2: 9 products.
+#include "ops/winograd_cpu.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <array>
+
+#define MDM_WINOGRAD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+
+namespace mdm::ops {
+namespace {
+
+constexpr int64_t kLanes = 16;
+// 16 channels at a time; need not be aligned.
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
+
+// Rows of a block that the transforms of its tiles fill, in bytes: it should stay in the caches.
+constexpr int64_t kBlockBytes = 8 << 20;
+constexpr int64_t kLeastTiles = 128, kMostTiles = 2048;
+// Parts of a block's buffer are kept this many floats apart, so that they don't compete for the same sets
+// of the caches.
+constexpr int64_t kGap = 80;
+
+// Where the tiles of a batch of images lie.
+struct Grid {
+  int64_t batch, height, width;  // of the input
+  int64_t rows, columns;         // tiles of an image
+  int64_t tiles() const { return batch * rows * columns; }
+};
+
+template <bool kUpsampled>
+constexpr int frequencies() {
+  return kUpsampled ? 3 : 4;
+}
+
+template <bool kUpsampled>
+inline __attribute__((always_inline)) void transform_input(const Lanes* d, Lanes* v, int step) {
+  if (kUpsampled) {
+    v[0] = d[0] - d[step];
+    v[step] = d[step];
+    v[2 * step] = d[step] - d[2 * step];
+  } else {
+    v[0] = d[0] - d[2 * step];
+    v[step] = d[step] + d[2 * step];
+    v[2 * step] = d[2 * step] - d[step];
+    v[3 * step] = d[step] - d[3 * step];
+  }
+}
+
+template <bool kUpsampled>
+inline __attribute__((always_inline)) void transform_output(const Lanes* m, Lanes* y, int from_step, int to_step) {
+  if (kUpsampled) {
+    y[0] = m[0] + m[from_step];
+    y[to_step] = m[from_step] - m[2 * from_step];
+  } else {
+    y[0] = m[0] + m[from_step] + m[2 * from_step];
+    y[to_step] = m[from_step] - m[2 * from_step] - m[3 * from_step];
+  }
+}
+
+// Tiles [first, last): their transforms go to out + frequency * stride + (tile - origin) * channels.
+template <bool kUpsampled>
+inline __attribute__((always_inline)) void input_tiles(const float* x, const float* zeros, const Grid& grid,
+                                                       int64_t channels, int64_t first, int64_t last, int64_t origin,
+                                                       float* out, int64_t stride) {
+  constexpr int kSide = frequencies<kUpsampled>();
+  constexpr int64_t kStep = kUpsampled ? 1 : 2;
+  const float* source[kSide * kSide];
+  for (int64_t tile = first; tile < last; ++tile) {
+    const int64_t image = tile / (grid.rows * grid.columns), place = tile % (grid.rows * grid.columns);
+    const int64_t top = place / grid.columns * kStep - 1, left = place % grid.columns * kStep - 1;
+    for (int i = 0; i < kSide; ++i) {
+      for (int j = 0; j < kSide; ++j) {
+        const int64_t row = top + i, column = left + j;
+        const bool inside = row >= 0 && row < grid.height && column >= 0 && column < grid.width;
+        source[i * kSide + j] = inside ? x + ((image * grid.height + row) * grid.width + column) * channels : zeros;
+      }
+    }
+    float* target = out + (tile - origin) * channels;
+    for (int64_t c = 0; c < channels; c += kLanes) {
+      Lanes d[kSide * kSide], half[kSide * kSide], v[kSide * kSide];
+      for (int k = 0; k < kSide * kSide; ++k) d[k] = *reinterpret_cast<const Lanes*>(source[k] + c);
+      for (int j = 0; j < kSide; ++j) transform_input<kUpsampled>(d + j, half + j, kSide);
+      for (int i = 0; i < kSide; ++i) transform_input<kUpsampled>(half + i * kSide, v + i * kSide, 1);
+      for (int k = 0; k < kSide * kSide; ++k) *reinterpret_cast<Lanes*>(target + k * stride + c) = v[k];
+    }
+  }
+}
+
+// Tiles [first, last): products[frequency] + (tile - origin) * channels -> y (B, 2 rows, 2 columns, O), cut
+// where the image is odd.
+template <bool kUpsampled>
+inline __attribute__((always_inline)) void output_tiles(const float* const* products, const float* bias,
+                                                        const Grid& grid, int64_t channels, int64_t first, int64_t last,
+                                                        int64_t origin, float* y) {
+  constexpr int kSide = frequencies<kUpsampled>();
+  const int64_t height = kUpsampled ? 2 * grid.height : grid.height;
+  const int64_t width = kUpsampled ? 2 * grid.width : grid.width;
+  for (int64_t tile = first; tile < last; ++tile) {
+    const int64_t image = tile / (grid.rows * grid.columns), place = tile % (grid.rows * grid.columns);
+    const int64_t top = place / grid.columns * 2, left = place % grid.columns * 2;
+    const bool whole_row = left + 1 < width, whole_column = top + 1 < height;
+    float* target = y + ((image * height + top) * width + left) * channels;
+    const int64_t from = (tile - origin) * channels;
+    for (int64_t c = 0; c < channels; c += kLanes) {
+      Lanes m[kSide * kSide], half[2 * kSide], r[4];
+      for (int k = 0; k < kSide * kSide; ++k) m[k] = *reinterpret_cast<const Lanes*>(products[k] + from + c);
+      for (int j = 0; j < kSide; ++j) transform_output<kUpsampled>(m + j, half + j, kSide, kSide);
+      for (int i = 0; i < 2; ++i) transform_output<kUpsampled>(half + i * kSide, r + 2 * i, 1, 1);
+      const Lanes b = *reinterpret_cast<const Lanes*>(bias + c);
+      float* at = target + c;
+      *reinterpret_cast<Lanes*>(at) = r[0] + b;
+      if (whole_row) *reinterpret_cast<Lanes*>(at + channels) = r[1] + b;
+      at += width * channels;
+      if (whole_column) *reinterpret_cast<Lanes*>(at) = r[2] + b;
+      if (whole_row && whole_column) *reinterpret_cast<Lanes*>(at + channels) = r[3] + b;
+    }
+  }
+}
+
+MDM_WINOGRAD_CLONES void plain_input(const float* x, const float* zeros, const Grid& grid, int64_t channels,
+                                     int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
+  input_tiles<false>(x, zeros, grid, channels, first, last, origin, out, stride);
+}
+MDM_WINOGRAD_CLONES void upsampled_input(const float* x, const float* zeros, const Grid& grid, int64_t channels,
+                                         int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
+  input_tiles<true>(x, zeros, grid, channels, first, last, origin, out, stride);
+}
+MDM_WINOGRAD_CLONES void plain_output(const float* const* products, const float* bias, const Grid& grid,
+                                      int64_t channels, int64_t first, int64_t last, int64_t origin, float* y) {
+  output_tiles<false>(products, bias, grid, channels, first, last, origin, y);
+}
+MDM_WINOGRAD_CLONES void upsampled_output(const float* const* products, const float* bias, const Grid& grid,
+                                          int64_t channels, int64_t first, int64_t last, int64_t origin, float* y) {
+  output_tiles<true>(products, bias, grid, channels, first, last, origin, y);
+}
+
+// oneDNN's product with a weight in its own layout; it has no header.
+at::Tensor packed_linear(const at::Tensor& x, const at::Tensor& weight) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
+                            c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>)>();
+  return op.call(x, weight, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), std::nullopt);
+}
+
+at::Tensor pack_linear_weight(const at::Tensor& weight, int64_t rows) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
+                             .typed<at::Tensor(const at::Tensor&, std::optional<c10::SymInt>)>();
+  return op.call(weight, c10::SymInt(rows));
+}
+
+Grid grid_of(at::IntArrayRef size, bool upsampled) {
+  const int64_t step = upsampled ? 1 : 2;
+  return {size[0], size[2], size[3], (size[2] + step - 1) / step, (size[3] + step - 1) / step};
+}
+
+// Tiles of a block: all blocks of an image batch are about equally large.
+int64_t block_tiles(const Grid& grid, int64_t channels, int64_t products) {
+  const int64_t fitting = kBlockBytes / (products * channels * static_cast<int64_t>(sizeof(float)));
+  const int64_t most = std::clamp(fitting, kLeastTiles, kMostTiles);
+  const int64_t blocks = (grid.tiles() + most - 1) / most;
+  return (grid.tiles() + blocks - 1) / blocks;
+}
+
+}  // namespace
+
+bool WinogradConvolution::suits(const at::Tensor& weight, at::IntArrayRef input_size, bool upsampled) {
+  constexpr int64_t kLeastChannels = 64, kLeastPositions = 256;
+  const int64_t channels[] = {weight.size(0), weight.size(1)};
+  const bool enough = std::all_of(std::begin(channels), std::end(channels),
+                                  [](int64_t n) { return n >= kLeastChannels && n % kLanes == 0; });
+  return enough && weight.is_cpu() && weight.scalar_type() == at::kFloat && weight.size(2) == 3 &&
+         (upsampled || input_size[0] * input_size[2] * input_size[3] >= kLeastPositions);
+}
+
+WinogradConvolution::WinogradConvolution(const at::Tensor& weight, at::IntArrayRef input_size, bool upsampled)
+    : in_channels_(weight.size(1)), out_channels_(weight.size(0)), upsampled_(upsampled) {
+  using Row = std::array<double, 3>;
+  const std::vector<Row> rows = upsampled ? std::vector<Row>{{1, 0, 0}, {1, 1, 1}, {0, 0, 1}}
+                                          : std::vector<Row>{{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+  const Grid grid = grid_of(input_size, upsampled);
+  const auto products = static_cast<int64_t>(rows.size() * rows.size());
+  const int64_t tiles = block_tiles(grid, std::max(in_channels_, out_channels_), products);
+  for (const Row& down : rows) {
+    for (const Row& across : rows) {
+      at::Tensor sum = at::zeros({out_channels_, in_channels_}, at::kDouble);
+      for (int i = 0; i < 3; ++i) {
+        for (int j = 0; j < 3; ++j) {
+          const double factor = down[static_cast<size_t>(i)] * across[static_cast<size_t>(j)];
+          if (factor != 0) sum.add_(weight.select(3, j).select(2, i), factor);
+        }
+      }
+      weights_.push_back(pack_linear_weight(sum.to(at::kFloat), tiles));
+    }
+  }
+}
+
+at::Tensor WinogradConvolution::forward(const at::Tensor& input, const at::Tensor& bias) const {
+  const at::Tensor x = input.contiguous(at::MemoryFormat::ChannelsLast);
+  const Grid grid = grid_of(x.sizes(), upsampled_);
+  const int64_t scale = upsampled_ ? 2 : 1;
+  at::Tensor y = at::empty({grid.batch, out_channels_, scale * grid.height, scale * grid.width}, x.options(),
+                           at::MemoryFormat::ChannelsLast);
+  const auto count = static_cast<int64_t>(weights_.size());
+  const int64_t tiles = block_tiles(grid, std::max(in_channels_, out_channels_), count);
+  const int64_t stride = tiles * in_channels_ + kGap;
+  const at::Tensor transforms = at::empty({count * stride}, x.options());
+  const at::Tensor zeros = at::zeros({in_channels_}, x.options());
+  const auto to_transforms = upsampled_ ? upsampled_input : plain_input;
+  const auto to_results = upsampled_ ? upsampled_output : plain_output;
+  for (int64_t first = 0; first < grid.tiles(); first += tiles) {
+    const int64_t here = std::min(tiles, grid.tiles() - first);
+    at::parallel_for(first, first + here, 8, [&](int64_t begin, int64_t end) {
+      to_transforms(x.const_data_ptr<float>(), zeros.const_data_ptr<float>(), grid, in_channels_, begin, end, first,
+                    transforms.mutable_data_ptr<float>(), stride);
+    });
+    std::vector<at::Tensor> products;
+    std::vector<const float*> values;
+    for (int64_t k = 0; k < count; ++k) {
+      const at::Tensor part = transforms.narrow(0, k * stride, here * in_channels_).view({here, in_channels_});
+      products.push_back(packed_linear(part, weights_[static_cast<size_t>(k)]));
+      values.push_back(products.back().const_data_ptr<float>());
+    }
+    at::parallel_for(first, first + here, 8, [&](int64_t begin, int64_t end) {
+      to_results(values.data(), bias.const_data_ptr<float>(), grid, out_channels_, begin, end, first,
+                 y.mutable_data_ptr<float>());
+    });
+  }
+  return y;
+}
+
+}  // namespace mdm::ops
