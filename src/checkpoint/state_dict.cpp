@@ -13,7 +13,7 @@
 namespace mdm {
 namespace {
 
-constexpr size_t kMaxListed = 20;
+constexpr size_t kMaxListed = 4000;  // more than any model has; a hostile file could offer any number
 
 std::string shape_of(at::IntArrayRef shape) {
   std::string text = "(";

@@ -66,13 +66,17 @@ TEST_F(StateDictTest, ListsEverythingThatDoesNotFitAtOnce) {
   EXPECT_EQ(a.sum().item<float>(), 2);
 }
 
-TEST_F(StateDictTest, CutsLongLists) {
+TEST_F(StateDictTest, ListsAllOfAWholeModelButNotWithoutEnd) {
   std::vector<NamedTensor> many;
-  for (int i = 0; i < 1000; ++i) many.push_back({"p" + std::to_string(i), at::zeros({1})});
-  const std::string text = refusal(file({{"x", at::zeros({1})}}), many);
-  EXPECT_NE(text.find("1000 missing"), std::string::npos);
-  EXPECT_NE(text.find("and 980 more"), std::string::npos);
-  EXPECT_LT(text.size(), 2000U);
+  for (int i = 0; i < 5000; ++i) many.push_back({"p" + std::to_string(i), at::zeros({1})});
+  const TensorFile other = file({{"x", at::zeros({1})}});
+  const std::string all = refusal(other, {many.begin(), many.begin() + 2000});
+  EXPECT_NE(all.find("2000 missing"), std::string::npos);
+  EXPECT_NE(all.find("\n    p1999\n"), std::string::npos);
+  EXPECT_EQ(all.find("more"), std::string::npos);
+  const std::string cut = refusal(other, many);
+  EXPECT_NE(cut.find("and 1000 more"), std::string::npos);
+  EXPECT_LT(cut.size(), 100000U);
 }
 
 TEST_F(StateDictTest, PrefixesAreSuggestedAndTaken) {
