@@ -42,6 +42,13 @@ constexpr Choice<TimestepSpacing> kSpacings[] = {{"reference", TimestepSpacing::
 constexpr Choice<AnimationKind> kAnimations[] = {
     {"none", AnimationKind::kNone}, {"webp", AnimationKind::kWebp}, {"apng", AnimationKind::kApng}};
 
+constexpr Choice<ReaderCompat> kReaderCompats[] = {{"none", ReaderCompat::kNone}, {"mlx", ReaderCompat::kMlx}};
+constexpr Choice<LongCaptions> kLongCaptions[] = {{"drop", LongCaptions::kDrop}, {"truncate", LongCaptions::kTruncate}};
+constexpr Choice<LrDecay> kLrDecays[] = {{"constant", LrDecay::kConstant},
+                                         {"cosine", LrDecay::kCosine},
+                                         {"linear", LrDecay::kLinear},
+                                         {"inverse_sqrt", LrDecay::kInverseSqrt}};
+
 TextRef pad_policy(PadPolicy& pad) {
   TextRef ref;
   ref.assign = [&pad](const std::string& text) {
@@ -186,6 +193,19 @@ std::vector<Field> reader_fields(ReaderConfig& c) {
       Field("append_eos", &c.append_eos, "put an end token last"),
       Field("padding_token", &c.padding_token, "the vocabulary's entry that fills short captions"),
       Field("pad_to_max_length", &c.pad_to_max_length, "pad captions to max_token_length"),
+      Field("compat", choice(c.compat, kReaderCompats), "mlx: read exactly as the reference's reader does"),
+      Field("shuffle", &c.shuffle, "a new order in each epoch"),
+      Field("random_flip", &c.random_flip, "mirror half of the pictures"),
+      Field("long_captions", choice(c.long_captions, kLongCaptions),
+            "drop samples with captions that are too long, or cut them"),
+      Field("caption_dropout", &c.caption_dropout, "share of the captions that become empty in training").range(0, 1),
+      Field("token_buckets", &c.token_buckets,
+            "batch captions of similar length: padded to one of these numbers of tokens; empty: one length")
+          .range(1, 1e6),
+      Field("max_bad_fraction", &c.max_bad_fraction, "share of broken samples that ends the run").range(0, 1),
+      Field("max_image_pixels", &c.max_image_pixels, "larger pictures are refused").range(1, 4e9),
+      Field("cache_dir", &c.cache_dir, "where shards named by URLs are kept; empty: the user's cache folder")
+          .unset_by_none(),
   };
 }
 
@@ -207,6 +227,12 @@ std::vector<Field> text_fields(TextConfig& c) {
       Field("pad", pad_policy(c.pad),
             "padding of a caption: to the longer of prompt and negative prompt, to the "
             "longest of the batch, or to N tokens"),
+      Field("joint_width", &c.joint_width, "joint: width of the text's features").range(1, kManyChannels),
+      Field("joint_layers", &c.joint_layers, "joint: layers").range(1, 1000),
+      Field("joint_heads", &c.joint_heads, "joint: attention heads").range(1, 1000),
+      Field("joint_tokens", &c.joint_tokens, "joint: most tokens of a caption").range(1, 1e6),
+      Field("embedding_cache", &c.embedding_cache, "training: folder where outputs of the text encoder are kept")
+          .unset_by_none(),
   };
 }
 
@@ -233,6 +259,34 @@ std::vector<Field> trainer_fields(TrainerConfig& c) {
       Field("batch_size", &c.batch_size, "samples per process and batch").range(1, 1e6),
       Field("num_training_steps", &c.num_training_steps, "steps until training ends").range(1, kMany),
       Field("num_epochs", &c.num_epochs, "passes over the data until training ends").range(1, 1e9),
+      Field("adam_beta1", &c.adam_beta1, "decay of the gradient's average").range(0, 1).below(1),
+      Field("adam_beta2", &c.adam_beta2, "decay of the squared gradient's average").range(0, 1).below(1),
+      Field("adam_eps", &c.adam_eps, "added to the root of the squared gradient's average").above(0),
+      Field("weight_decay", &c.weight_decay, "AdamW: decay of the weights").range(0, 1e6),
+      Field("lr_decay", choice(c.lr_decay, kLrDecays), "the learning rate after the warm-up"),
+      Field("lr_end", &c.lr_end, "cosine, linear: the last learning rate, as a share of lr").range(0, 1),
+      Field("ema_decay", &c.ema_decay, "decay of the averaged weights").range(0, 1).below(1),
+      Field("ema_warmup", &c.ema_warmup, "a smaller decay in the first steps: (1 + n) / (10 + n)"),
+      Field("gradient_checkpointing", &c.gradient_checkpointing, "less memory, more time: activations are recomputed"),
+      Field("keep_last", &c.keep_last, "checkpoints that are kept").range(2, 1e6),
+      Field("keep_every", &c.keep_every, "checkpoints of steps that are multiples of this stay; 0: none")
+          .range(0, 1e12),
+      Field("write_pth", &c.write_pth, "also write vis_model_*.pth as the reference does"),
+      Field("allow_config_change", &c.allow_config_change, "resume although settings have changed"),
+      Field("pretrained_ema", &c.pretrained_ema,
+            "start from the averaged weights where pretrained_vision_file has both"),
+      Field("sample_freq", &c.sample_freq, "steps between two grids of pictures; 0: none").range(0, 1e12),
+      Field("sample_prompts", &c.sample_prompts, "what these pictures show; empty: validation captions"),
+      Field("sample_steps", &c.sample_steps, "denoising steps of these pictures").range(1, 1e6),
+      Field("sample_guidance", &c.sample_guidance, "guidance scale of these pictures").range(0, 1000),
+      Field("validation_file_list", &c.validation_file_list,
+            "TSV of samples that are kept out of training; empty: none")
+          .unset_by_none()
+          .input_file(),
+      Field("validation_freq", &c.validation_freq, "steps between two validation losses").range(1, 1e12),
+      Field("validation_samples", &c.validation_samples, "samples of a validation loss").range(1, 1e9),
+      Field("max_skipped_steps", &c.max_skipped_steps, "non-finite steps in a row until training goes back")
+          .range(1, 1e6),
   };
 }
 

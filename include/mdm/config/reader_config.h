@@ -4,8 +4,20 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace mdm {
+
+enum class ReaderCompat {
+  kNone,
+  kMlx,  ///< order, crops, resizing and captions as the reference's mlx-data reader gives them
+};
+
+/// What becomes of training captions that pass max_caption_length or max_token_length.
+enum class LongCaptions {
+  kDrop,      ///< the sample is left out, as the reference does
+  kTruncate,  ///< the caption is cut
+};
 
 struct ReaderConfig {
   int64_t smaller_side_size = -1;  ///< the image's smaller side is resized to this, in pixels; -1: image_size
@@ -25,7 +37,17 @@ struct ReaderConfig {
   bool prepad_bos = false;                ///< a begin token is put first
   bool append_eos = true;                 ///< an end token is put last
   std::string padding_token = "<pad>";    ///< the vocabulary's entry that fills short captions
-  bool pad_to_max_length = false;         ///< captions are padded to max_token_length instead of the batch's longest
+  ReaderCompat compat = ReaderCompat::kNone;
+  bool shuffle = true;       ///< a new order in each epoch
+  bool random_flip = false;  ///< half of the images are mirrored
+  LongCaptions long_captions = LongCaptions::kDrop;
+  double caption_dropout = 0.1;        ///< share of the captions that are replaced by the empty one, [0, 1]
+  std::vector<int64_t> token_buckets;  ///< batches have captions of similar length, padded to one of these numbers of
+                                       ///< tokens; ascending; empty: one length for all
+  double max_bad_fraction = 0.01;      ///< more broken samples than this among the last 10,000 end the run, [0, 1]
+  int64_t max_image_pixels = int64_t{1} << 25;  ///< larger images are refused
+  std::string cache_dir;           ///< where shards named by URLs are kept; empty: below the user's cache folder
+  bool pad_to_max_length = false;  ///< captions are padded to max_token_length instead of the batch's longest
 };
 
 }  // namespace mdm

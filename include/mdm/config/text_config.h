@@ -50,6 +50,14 @@ struct TextConfig {
   bool use_precomputed_text_embeddings = false;         ///< the reference's switch for kind kPrecomputed
   bool keep_text_encoder = false;                       ///< keep the encoder in memory while denoising
   PadPolicy pad;
+
+  // kJoint: a Transformer encoder over the tokens of `vocab_file`.
+  int64_t joint_width = 256;   ///< D of its outputs, a multiple of joint_heads
+  int64_t joint_layers = 2;    ///< >= 1
+  int64_t joint_heads = 4;     ///< >= 1
+  int64_t joint_tokens = 128;  ///< most tokens of a caption, >= 1
+
+  std::string embedding_cache;  ///< training with kT5: folder where outputs are kept; empty: computed anew each time
 };
 
 }  // namespace mdm

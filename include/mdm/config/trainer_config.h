@@ -5,8 +5,12 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace mdm {
+
+/// How the learning rate goes on after the warm-up.
+enum class LrDecay { kConstant, kCosine, kLinear, kInverseSqrt };
 
 struct TrainerConfig {
   bool multinode = true;   ///< read and kept; ranks are global here whatever the number of machines
@@ -28,6 +32,30 @@ struct TrainerConfig {
   int64_t batch_size = 2;                          ///< samples per process and batch, >= 1
   int64_t num_training_steps = 850000;             ///< steps until training ends, >= 1
   int64_t num_epochs = 20000;                      ///< passes over the data until training ends, >= 1
+
+  // What the reference doesn't have.
+  double adam_beta1 = 0.9;                  ///< decay of the gradient's average, [0, 1)
+  double adam_beta2 = 0.999;                ///< decay of the squared gradient's average, [0, 1)
+  double adam_eps = 1e-8;                   ///< added to the root of the latter, > 0
+  double weight_decay = 0;                  ///< AdamW only, >= 0
+  LrDecay lr_decay = LrDecay::kConstant;    ///< from the end of the warm-up to num_training_steps
+  double lr_end = 0;                        ///< cosine, linear: the last learning rate, as a share of lr, [0, 1]
+  double ema_decay = 0.9999;                ///< decay of the averaged weights, [0, 1)
+  bool ema_warmup = true;                   ///< min(ema_decay, (1 + n) / (10 + n)) after n steps; false: fixed
+  bool gradient_checkpointing = false;      ///< recompute activations in the backward pass, stage by stage
+  int64_t keep_last = 3;                    ///< checkpoints that are kept, >= 2
+  int64_t keep_every = 0;                   ///< checkpoints of steps that are multiples of this stay; 0: none
+  bool write_pth = true;                    ///< also write the reference's vis_model_*.pth with each checkpoint
+  bool allow_config_change = false;         ///< resume although settings differ from the checkpoint's
+  bool pretrained_ema = true;               ///< pretrained_vision_file: take averaged weights where it has both
+  int64_t sample_freq = 0;                  ///< steps between two grids of pictures; 0: none
+  std::vector<std::string> sample_prompts;  ///< what these show; empty: captions of the first validation samples
+  int64_t sample_steps = 50;                ///< denoising steps of these, >= 1
+  double sample_guidance = 3;               ///< guidance scale of these, >= 0
+  std::string validation_file_list;         ///< TSV of samples that are kept out of training; empty: none
+  int64_t validation_freq = 1000;           ///< steps between two validation losses, >= 1
+  int64_t validation_samples = 256;         ///< samples that these take, >= 1
+  int64_t max_skipped_steps = 20;           ///< non-finite steps in a row until training goes back, >= 1
 };
 
 }  // namespace mdm
