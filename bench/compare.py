@@ -1,4 +1,4 @@
-"""Measures one denoising step in libmdm and in the reference, in turns, and compares what both compute.
+"""Measures a denoising or a training step in libmdm and in the reference, in turns, and compares what both compute.
 
 Both programs load the same weights, stay in memory and make one step at a time, A B A B ..., so that other
 work on the machine hits both alike. Needs a Python with torch, einops, torchinfo, simple-parsing, PyYAML and
@@ -66,17 +66,65 @@ class Player:
 
 def commands(options, folder):
     dump = os.path.join(folder, "step.pth")
-    shared = ["--checkpoint", options.checkpoint, "--guidance-scale", str(options.guidance_scale),
-              "--threads", str(options.threads), "--precision", options.precision]  # fmt: skip
+    shared = ["--checkpoint", options.checkpoint, "--threads", str(options.threads), "--precision", options.precision]
     ours = [options.bench, "--config_path", options.config_path, "--images", str(options.images), "--text-length",
-            str(options.text_length), "--ddim-eta", "0", *shared]  # fmt: skip
-    theirs = [options.python, os.path.join(HERE, "reference_step.py"), "--reference", options.reference,
-              "--config-path", options.reference_config, "--inputs", dump, *shared]  # fmt: skip
-    return dump, ours, theirs
+            str(options.text_length)]  # fmt: skip
+    script = "reference_training_step.py"
+    if options.what == "denoising":
+        script = "reference_step.py"
+        shared += ["--guidance-scale", str(options.guidance_scale)]
+        ours += ["--ddim-eta", "0"]
+    theirs = [options.python, os.path.join(HERE, script), "--reference", options.reference,
+              "--config-path", options.reference_config, "--inputs", dump]  # fmt: skip
+    return dump, [*ours, *shared, *options.set], [*theirs, *shared]
 
 
 def load_average():
     return round(os.getloadavg()[0], 2)
+
+
+def in_turns(programs, rounds):
+    """Both programs are there all the time and make a step each, A B B A A B ..."""
+    players = [Player(name, [*command, "--turns"]) for name, command in programs.items()]
+    for turn in range(rounds):
+        for player in players if turn % 2 == 0 else reversed(players):
+            player.step()
+    return players, {player.name: player.finish() for player in players}
+
+
+def one_after_the_other(programs, rounds):
+    """For programs that don't fit into memory together: each is started twice, A B B A, and makes half the steps."""
+    first, reports = {}, {}
+    for name in [*programs, *reversed(programs)]:
+        player = Player(name, [*programs[name], "--turns"])
+        for _ in range((rounds + 1) // 2):
+            player.step()
+        reports[name] = player.finish()
+        if name in first:
+            first[name].seconds += player.seconds
+            first[name].cpu += player.cpu
+            first[name].peak_anonymous_mib = max(first[name].peak_anonymous_mib, player.peak_anonymous_mib)
+            reports[name]["peak_anonymous_mib"] = first[name].peak_anonymous_mib
+        else:
+            first[name] = player
+    for name, player in first.items():
+        reports[name]["seconds"] = player.seconds
+        reports[name]["min_seconds"] = min(player.seconds)
+        reports[name]["median_seconds"] = statistics.median(player.seconds)
+        reports[name]["min_cpu_seconds"] = min(player.cpu)
+    return list(first.values()), reports
+
+
+def compared_outputs(reports):
+    """How far both programs' results are apart, in words."""
+    ours, theirs = reports["libmdm"], reports["reference"]
+    if "losses" in ours:
+        apart = [abs(a - b) / abs(b) for a, b in zip(ours["losses"], theirs["losses"])]
+        return (f"The losses of {len(apart)} steps differ by at most {max(apart):.1e} of their values "
+                f"(first step: {apart[0]:.1e}, {ours['losses'][0]:.4f}).")  # fmt: skip
+    worst = max(level["relative_to_max"] for level in theirs["difference"]["prediction"])
+    return (f"Largest difference of the network's output, relative to its largest value: {worst:.1e}; "
+            f"standard deviation of the output {min(ours['prediction_std']):.2f}.")  # fmt: skip
 
 
 def measure(options):
@@ -84,11 +132,8 @@ def measure(options):
         dump, ours, theirs = commands(options, folder)
         subprocess.run([*ours, "--steps", "1", "--warm-up", "0", "--dump", dump], check=True, stdout=subprocess.DEVNULL)
         load_before = load_average()
-        players = [Player("libmdm", [*ours, "--turns"]), Player("reference", [*theirs, "--turns"])]
-        for turn in range(options.rounds):
-            for player in players if turn % 2 == 0 else reversed(players):
-                player.step()
-        reports = {player.name: player.finish() for player in players}
+        play = one_after_the_other if options.apart else in_turns
+        players, reports = play({"libmdm": ours, "reference": theirs}, options.rounds)
     for player in players:
         reports[player.name]["rounds"] = {"seconds": player.seconds, "cpu_seconds": player.cpu}
     ours, theirs = players
@@ -101,7 +146,7 @@ def measure(options):
     return {
         "reference_over_libmdm": ratio,
         "load_average": [load_before, load_average()],
-        "outputs": reports["reference"].pop("difference"),
+        "outputs": compared_outputs(reports),
         **reports,
     }
 
@@ -120,7 +165,6 @@ def table(result):
         ("peak anonymous MiB, whole run", ours["peak_anonymous_mib"], theirs["peak_anonymous_mib"],
          theirs["peak_anonymous_mib"] / ours["peak_anonymous_mib"], ".0f"),
     ]  # fmt: skip
-    worst = max(level["relative_to_max"] for level in result["outputs"]["prediction"])
     machine = ours["machine"]
     lines = [
         f"{ours['model']} {ours['side']}x{ours['side']}, {ours['rows']} rows, {ours['text_length']} tokens, "
@@ -133,30 +177,35 @@ def table(result):
         "|---|---|---|---|",
     ]
     lines += [f"| {name} | {a:{form}} | {b:{form}} | {r:.2f} |" for name, a, b, r, form in rows]
-    lines += [
-        "",
-        f"Largest difference of the network's output, relative to its largest value: {worst:.1e}; "
-        f"standard deviation of the output {min(ours['prediction_std']):.2f}.",
-    ]
+    lines += ["", result["outputs"]]
     return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bench", default="build/cpu/bin/bench_denoise_step", help="our program")
+    parser.add_argument("--what", choices=("denoising", "training"), default="denoising", help="the step to measure")
+    parser.add_argument("--bench", help="our program (default: build/cpu/bin/bench_denoise_step or _training_step)")
     parser.add_argument("--reference", required=True, help="folder of the reference's clone that holds ml_mdm/")
     parser.add_argument("--reference-config", required=True, help="the model's YAML file of the reference")
     parser.add_argument("--python", default=sys.executable, help="interpreter for the reference")
     parser.add_argument("--config-path", required=True, help="our YAML file of the same model")
     parser.add_argument("--checkpoint", required=True, help=".pth file of random weights")
-    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--images", type=int, help="pictures at a time (default: 1 denoising, 2 training)")
+    parser.add_argument("--set", action="append", default=[], help="further flag for our program")
     parser.add_argument("--text-length", type=int, default=32)
     parser.add_argument("--guidance-scale", type=float, default=7.5)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: the reference under autocast")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--apart", action="store_true", help="only one of the two is in memory at a time")
     parser.add_argument("--json", help="write everything that was measured to this file")
     options = parser.parse_args()
+    if options.bench is None:
+        options.bench = {"denoising": "build/cpu/bin/bench_denoise_step", "training": "build/cpu/bin/bench_training_step"}[
+            options.what
+        ]
+    if options.images is None:
+        options.images = {"denoising": 1, "training": 2}[options.what]
     result = measure(options)
     if options.json:
         with open(options.json, "w") as file:

@@ -4,17 +4,9 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
-#include <torch/version.h>
 
-#include <algorithm>
-#include <chrono>
-#include <cmath>
-#include <cstdlib>
-#include <ctime>
-#include <functional>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -24,47 +16,18 @@
 #include "mdm/config/command_line.h"
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
-#include "mdm/core/random.h"
-#include "mdm/core/version.h"
 #include "mdm/diffusion/guidance.h"
 #include "mdm/diffusion/sampler.h"
 #include "mdm/models/unet.h"
+#include "measure.h"
 
 namespace mdm::bench {
 namespace {
-
-using Json = nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
 
 // The step that is measured: the middle of a run of 50.
 constexpr int64_t kTime = 500, kNextTime = 480;
 // A model whose output is nearly constant would be no use to a comparison of outputs.
 constexpr double kLeastDeviation = 0.1;
-
-// CPU time of all threads, for machines that do other work as well.
-double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-int64_t number(const ParsedCommandLine& command_line, const std::string& name, int64_t least, int64_t otherwise) {
-  if (!command_line.has(name)) return otherwise;
-  const std::string text = command_line.option(name);
-  char* end = nullptr;
-  const long long value = std::strtoll(text.c_str(), &end, 10);
-  if (text.empty() || *end != '\0' || value < least || value > (1LL << 30)) {
-    fail<ConfigError>("--", name, ": '", printable(text), "' is not a whole number from ", least, " on");
-  }
-  return value;
-}
-
-at::Tensor normal(uint64_t sample, uint32_t layer, at::IntArrayRef shape) {
-  at::Tensor out = at::empty(shape, at::kFloat);
-  RandomAddress address;
-  address.sample = sample;
-  address.layer = layer;
-  random_normal(address, 0, out.mutable_data_ptr<float>(), static_cast<size_t>(out.numel()));
-  return out;
-}
 
 // What the step works on; the opponent reads the same from --dump.
 struct Inputs {
@@ -91,16 +54,6 @@ Inputs make_inputs(int64_t batch, int64_t side, const std::vector<int64_t>& scal
   return inputs;
 }
 
-// Width of the text that the weights were trained with; <= 0: none.
-int64_t text_width(const TensorFile& file, size_t levels) {
-  std::string prefix;
-  for (size_t i = 1; i < levels; ++i) prefix += "inner_unet.";
-  for (const char* name : {"lm_proj.weight", "cond_emb.weight"}) {
-    if (const TensorEntry* entry = file.find(prefix + name)) return entry->shape.at(1);
-  }
-  return -1;
-}
-
 std::shared_ptr<UNet> load_model(const Config& config, int64_t width, int64_t rows, int64_t side) {
   ModelOptions options;
   options.dtype = config.runtime.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
@@ -112,16 +65,6 @@ std::shared_ptr<UNet> load_model(const Config& config, int64_t width, int64_t ro
   model->eval();
   model->pack(rows, side, side);
   return model;
-}
-
-double least(const std::vector<double>& values) {
-  return values.empty() ? 0 : *std::min_element(values.begin(), values.end());
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n == 0 ? 0 : (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
 void write_dump(const std::string& path, const Inputs& inputs, const std::vector<at::Tensor>& raw,
@@ -139,40 +82,6 @@ void write_dump(const std::string& path, const Inputs& inputs, const std::vector
     tensors.push_back({"lm_mask", inputs.text.lm_mask});
   }
   write_pth(path, tensors, Json{{"time", kTime}, {"next_time", kNextTime}}.dump());
-}
-
-// Runs the steps, each when a line comes in with --turns, else one after the other.
-struct Timings {
-  std::vector<double> seconds, cpu;
-};
-
-Timings timed_steps(const std::function<void()>& step, int64_t count, bool turns) {
-  Timings timings;
-  const auto once = [&] {
-    const auto start = Clock::now();
-    const double cpu = cpu_seconds();
-    step();
-    timings.seconds.push_back(seconds_since(start));
-    timings.cpu.push_back(cpu_seconds() - cpu);
-  };
-  if (turns) {
-    std::cout << "{\"ready\": true}" << std::endl;
-    for (std::string line; std::getline(std::cin, line) && line == "step";) {
-      once();
-      std::cout << Json{{"seconds", timings.seconds.back()}, {"cpu_seconds", timings.cpu.back()}}.dump() << std::endl;
-    }
-  } else {
-    for (int64_t i = 0; i < count; ++i) once();
-  }
-  return timings;
-}
-
-Json machine_json() {
-  const Machine machine = this_machine();
-  return {{"cpu", machine.cpu},
-          {"instructions", machine.instructions},
-          {"cores", machine.cores},
-          {"memory_gib", std::round(machine.memory_gib * 10) / 10}};
 }
 
 int run(const ParsedCommandLine& command_line) {
@@ -233,25 +142,19 @@ int run(const ParsedCommandLine& command_line) {
     write_dump(command_line.option("dump"), inputs, raw, guided_model(inputs.x_t, times), next);
   }
 
-  Json report = {{"program", "bench_denoise_step"},
-                 {"versions", {{"libmdm", version()}, {"torch", TORCH_VERSION}}},
-                 {"machine", machine_json()},
-                 {"threads", at::get_num_threads()},
-                 {"model", config.model.kind()},
-                 {"side", side},
-                 {"images", batch},
-                 {"rows", rows},
-                 {"text_length", width > 0 ? length : 0},
-                 {"precision", config.runtime.precision == Precision::kBf16 ? "bf16" : "fp32"},
-                 {"load_seconds", load_seconds},
-                 {"condition_seconds", condition_seconds},
-                 {"seconds", timings.seconds},
-                 {"min_seconds", least(timings.seconds)},
-                 {"median_seconds", median(timings.seconds)},
-                 {"min_cpu_seconds", least(timings.cpu)},
-                 {"load_peak_rss_mib", load_peak},
-                 {"step_peak_rss_mib", fresh_peak ? Json(step_peak) : Json(nullptr)},
-                 {"prediction_std", deviations}};
+  Json report = report_head("bench_denoise_step");
+  report["model"] = config.model.kind();
+  report["side"] = side;
+  report["images"] = batch;
+  report["rows"] = rows;
+  report["text_length"] = width > 0 ? length : 0;
+  report["precision"] = config.runtime.precision == Precision::kBf16 ? "bf16" : "fp32";
+  report["load_seconds"] = load_seconds;
+  report["condition_seconds"] = condition_seconds;
+  add_timings(report, timings);
+  report["load_peak_rss_mib"] = load_peak;
+  report["step_peak_rss_mib"] = fresh_peak ? Json(step_peak) : Json(nullptr);
+  report["prediction_std"] = deviations;
   std::cout << report.dump(command_line.has("turns") ? -1 : 2) << std::endl;
   const double deviation = least(deviations);
   if (!(deviation >= kLeastDeviation)) {

@@ -12,7 +12,7 @@ import sys
 # A room may include itself and the rooms of earlier entries; rooms of one entry are strangers.
 LADDER = [
     {"core"}, {"config"}, {"checkpoint"}, {"distributed"}, {"ops"}, {"media", "net", "text"}, {"data"},
-    {"models"}, {"diffusion"}, {"pipeline"}, {"training"}, {"serving", "ingest"},
+    {"models"}, {"diffusion"}, {"pipeline"}, {"training"}, {"demo", "serving", "ingest"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LADDER) for room in rooms}
 APPS = len(LADDER)
@@ -30,6 +30,8 @@ THIRD_PARTY = {
     "libjpeg-turbo": (r"turbojpeg\.h|jpeglib\.h", {"media"}),
     "libwebp": (r"webp/", {"media"}),
     "libcurl": (r"curl/", {"net"}),
+    "FreeType": (r"ft2build\.h|freetype/", {"demo"}),
+    "HarfBuzz": (r"hb\.h|hb-", {"demo"}),
     "zlib": (r"zlib\.h", None),
     "nlohmann-json": (r"nlohmann/", None),
     "NCCL": (r"nccl", {"distributed"}),

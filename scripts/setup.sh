@@ -10,7 +10,8 @@ usage: scripts/setup.sh [--cpu | --cuda] [--dev] [--print-mode]
   --cpu         LibTorch for the CPU (about 550 MB to download, 550 MB on disk)
   --cuda        LibTorch with CUDA (about 2.5 GB to download, 4.5 GB on disk); needs the CUDA Toolkit
                 neither: --cuda where both nvcc and a working GPU are there, else --cpu
-  --dev         also the tools for working on the code (clang-format, clang-tidy)
+  --dev         also the tools for working on the code (clang-format, clang-tidy), the emoji of the demo data, and
+                TensorBoard (in .cache/tensorboard), with which a test reads event files
   --print-mode  only print which of cpu and cuda it would be
 LibTorch is not fetched when MDM_TORCH_ROOT, Torch_DIR or CMAKE_PREFIX_PATH name one.
 TEXT
@@ -54,9 +55,13 @@ fi
 packages=(
   g++ cmake ninja-build ccache pkg-config
   libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libsentencepiece-dev
-  libstb-dev libturbojpeg0-dev libpng-dev libwebp-dev zlib1g-dev libgtest-dev libgmock-dev
+  libstb-dev libturbojpeg0-dev libpng-dev libwebp-dev zlib1g-dev libcurl4-openssl-dev libgtest-dev libgmock-dev
   python3 python3-pip unzip ca-certificates)
-if [[ "$dev" == yes ]]; then packages+=(clang-format-14 clang-tidy-14); fi
+if [[ "$dev" == yes ]]; then
+  # The second line: what the demo data's emoji are made from, and by.
+  packages+=(clang-format-14 clang-tidy-14 python3-venv
+    libfreetype-dev libharfbuzz-dev fonts-noto-color-emoji unicode-data)
+fi
 
 install_packages() {
   if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
@@ -218,9 +223,22 @@ fetch_libtorch() {
   rm -rf "$work"
 }
 
+# The package that a test reads event files with, in a virtual environment of its own. Nothing else needs it.
+install_tensorboard() {
+  local venv=.cache/tensorboard
+  if "$venv/bin/python" -c 'import tensorboard' 2>/dev/null; then return; fi
+  say "installing TensorBoard in $venv"
+  if ! { "$(find_python)" -m venv "$venv" &&
+    "$venv/bin/python" -m pip --disable-pip-version-check install -q 'tensorboard>=2.14,<3'; } >>"$log" 2>&1 </dev/null; then
+    say "warning: TensorBoard could not be installed (see $log); the test that needs it will be skipped"
+  fi
+}
+
 if ! mkdir -p .cache 2>/dev/null || [[ ! -w .cache ]]; then die "$PWD is not writable"; fi
 : >"$log"
 install_packages
+
+if [[ "$dev" == yes ]]; then install_tensorboard; fi
 
 named="$(named_libtorch)"
 if [[ -n "${MDM_TORCH_ROOT:-}" ]] && ! holds_libtorch "$MDM_TORCH_ROOT"; then

@@ -18,7 +18,7 @@ void put_little(std::string& out, uint64_t value, int bytes) {
 // Turns JSON events into pickle instructions as they come.
 class ItemEvents final : public nlohmann::json_sax<nlohmann::json> {
  public:
-  ItemEvents(PickleWriter& writer, std::string_view reserved, const std::string& place)
+  ItemEvents(PickleWriter& writer, const std::vector<std::string>& reserved, const std::string& place)
       : writer_(writer), reserved_(reserved), place_(place) {}
 
   bool start_object(std::size_t) override {
@@ -31,7 +31,9 @@ class ItemEvents final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool key(string_t& name) override {
-    if (depth_ == 1 && name == reserved_) wrong("may not have the key '", reserved_, "'");
+    if (depth_ == 1 && std::find(reserved_.begin(), reserved_.end(), name) != reserved_.end()) {
+      wrong("may not have the key '", name, "'");
+    }
     if (!keys_.back().insert(name).second) wrong("have the key '", printable(name), "' twice");
     if (pending_ && (name == "__float__" || name == "__int__")) {
       pending_ = false;
@@ -143,7 +145,7 @@ class ItemEvents final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   PickleWriter& writer_;
-  std::string_view reserved_;
+  const std::vector<std::string>& reserved_;
   const std::string& place_;
   std::vector<std::unordered_set<std::string>> keys_;
   std::string special_;  // "__float__" or "__int__" while its text is expected
@@ -286,7 +288,7 @@ std::string PickleWriter::finish() {
   return std::move(out_);
 }
 
-void pickle_json_members(PickleWriter& writer, std::string_view json, std::string_view reserved,
+void pickle_json_members(PickleWriter& writer, std::string_view json, const std::vector<std::string>& reserved,
                          const std::string& place) {
   ItemEvents events(writer, reserved, place);
   nlohmann::json::sax_parse(json.begin(), json.end(), &events);

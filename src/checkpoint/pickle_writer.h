@@ -46,8 +46,8 @@ class PickleWriter {
 };
 
 // Writes the members of one JSON object as keys and values of the dictionary that has been begun. Throws
-// CheckpointError beginning with `place` for text that is no such object or has the key `reserved`.
-void pickle_json_members(PickleWriter& writer, std::string_view json, std::string_view reserved,
+// CheckpointError beginning with `place` for text that is no such object or has one of the keys `reserved`.
+void pickle_json_members(PickleWriter& writer, std::string_view json, const std::vector<std::string>& reserved,
                          const std::string& place);
 
 }  // namespace mdm::checkpoint

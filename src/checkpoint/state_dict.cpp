@@ -91,6 +91,7 @@ LoadReport load_state_dict(const TensorFile& file, const std::vector<NamedTensor
   std::vector<bool> found(destination.size(), false);
   for (const auto& entry : file.entries()) {
     if (entry.name.compare(0, options.prefix.size(), options.prefix) != 0) continue;
+    if (!options.ignored_prefix.empty() && entry.name.rfind(options.ignored_prefix, 0) == 0) continue;
     const std::string_view name = std::string_view(entry.name).substr(options.prefix.size());
     const auto at = index.find(name);
     if (at == index.end()) {

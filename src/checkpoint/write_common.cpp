@@ -112,8 +112,19 @@ std::filesystem::path write_sharded_safetensors(const std::filesystem::path& fol
 }
 
 void write_pth(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
-               const std::string& items_json, const WriteOptions& options) {
-  checkpoint::save_pth(path, checkpoint::write_items(tensors, options), items_json);
+               const std::string& items_json, const WriteOptions& options, const std::vector<TensorSection>& sections) {
+  std::vector<checkpoint::WriteSection> all{{"state_dict", checkpoint::write_items(tensors, options)}};
+  for (const auto& section : sections) {
+    all.push_back({section.name, checkpoint::write_items(section.tensors, options)});
+  }
+  checkpoint::save_pth(path, all, items_json);
+}
+
+std::vector<NamedTensor> with_sections(std::vector<NamedTensor> tensors, const std::vector<TensorSection>& sections) {
+  for (const auto& section : sections) {
+    for (const auto& item : section.tensors) tensors.push_back({section.name + "." + item.name, item.tensor});
+  }
+  return tensors;
 }
 
 }  // namespace mdm

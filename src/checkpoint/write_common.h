@@ -24,6 +24,12 @@ struct WriteItem {
 };
 using WriteItems = std::vector<WriteItem>;
 
+// A dictionary of tensors in a .pth.
+struct WriteSection {
+  std::string name;
+  WriteItems items;
+};
+
 // CheckpointError when a name is empty, too long, not UTF-8, holds a NUL or is given twice, when a tensor
 // is undefined, or when files can't hold its dtype.
 WriteItems write_items(const std::vector<NamedTensor>& tensors, const WriteOptions& options);
@@ -40,7 +46,8 @@ using TextMap = std::map<std::string, std::string>;
 void save_safetensors(const std::filesystem::path& path, const WriteItems& items, const TextMap& metadata);
 std::filesystem::path save_shards(const std::filesystem::path& folder, const WriteItems& items,
                                   uint64_t max_shard_bytes, const TextMap& metadata);
-void save_pth(const std::filesystem::path& path, const WriteItems& items, const std::string& items_json);
+void save_pth(const std::filesystem::path& path, const std::vector<WriteSection>& sections,
+              const std::string& items_json);
 
 // Continues a CRC-32 that began with 0.
 uint32_t add_crc(uint32_t crc, const void* bytes, size_t count);

@@ -20,21 +20,27 @@ std::string archive_name(const std::filesystem::path& path) {
   return name.empty() || name == "." || name == ".." ? "archive" : name;
 }
 
-std::string checkpoint_pickle(const WriteItems& items, const std::string& items_json, const std::string& place) {
+std::string checkpoint_pickle(const std::vector<WriteSection>& sections, const std::string& items_json,
+                              const std::string& place) {
   PickleWriter pickle;
   pickle.begin_dict();
-  pickle.text("state_dict");
-  pickle.begin_ordered_dict();
-  for (size_t i = 0; i < items.size(); ++i) {
-    if (info(items[i].type).torch_storage.empty()) {
-      fail<CheckpointError>(place, ": tensor '", printable(items[i].name), "' is ", info(items[i].type).torch_dtype,
-                            ", which .pth files can't hold in a way that every PyTorch reads; use safetensors");
+  size_t storage = 0;
+  std::vector<std::string> names;
+  for (const auto& section : sections) {
+    names.push_back(section.name);
+    pickle.text(section.name);
+    pickle.begin_ordered_dict();
+    for (const auto& item : section.items) {
+      if (info(item.type).torch_storage.empty()) {
+        fail<CheckpointError>(place, ": tensor '", printable(item.name), "' is ", info(item.type).torch_dtype,
+                              ", which .pth files can't hold in a way that every PyTorch reads; use safetensors");
+      }
+      pickle.text(item.name);
+      pickle.tensor(item.type, item.shape, std::to_string(storage++));
     }
-    pickle.text(items[i].name);
-    pickle.tensor(items[i].type, items[i].shape, std::to_string(i));
+    pickle.end_ordered_dict();
   }
-  pickle.end_ordered_dict();
-  pickle_json_members(pickle, items_json, "state_dict", place);
+  pickle_json_members(pickle, items_json, names, place);
   pickle.end_dict();
   return pickle.finish();
 }
@@ -53,8 +59,9 @@ void check_written_archive(const AtomicFile& file, size_t tensors) {
 
 }  // namespace
 
-void save_pth(const std::filesystem::path& path, const WriteItems& items, const std::string& items_json) {
-  const std::string pickle = checkpoint_pickle(items, items_json, place_of(path));
+void save_pth(const std::filesystem::path& path, const std::vector<WriteSection>& sections,
+              const std::string& items_json) {
+  const std::string pickle = checkpoint_pickle(sections, items_json, place_of(path));
   AtomicFile file(path);
   ZipWriter zip(file);
   const std::string prefix = archive_name(path) + "/";
@@ -62,15 +69,18 @@ void save_pth(const std::filesystem::path& path, const WriteItems& items, const 
   zip.add(prefix + ".format_version", "1");
   zip.add(prefix + ".storage_alignment", "64");
   zip.add(prefix + "byteorder", "little");
-  for (size_t i = 0; i < items.size(); ++i) {
-    const at::Tensor values = written_values(items[i]);
-    zip.begin(concat(prefix, "data/", i), values.nbytes());
-    zip.write(values.const_data_ptr(), values.nbytes());
-    zip.end();
+  size_t storage = 0;
+  for (const auto& section : sections) {
+    for (const auto& item : section.items) {
+      const at::Tensor values = written_values(item);
+      zip.begin(concat(prefix, "data/", storage++), values.nbytes());
+      zip.write(values.const_data_ptr(), values.nbytes());
+      zip.end();
+    }
   }
   zip.add(prefix + "version", "3\n");
   zip.finish();
-  check_written_archive(file, items.size());
+  check_written_archive(file, storage);
   file.commit();
 }
 

@@ -56,11 +56,11 @@ const char* image_format_name(ImageFormat format) {
   return "unknown";
 }
 
-Image decode_image(const uint8_t* data, size_t size, std::string_view name, const DecodeOptions& options) {
-  const detail::ImageBytes bytes{data, size, name};
-  if (size == 0) detail::fail_image(bytes, "is empty");
-  switch (image_format(data, size)) {
-    case ImageFormat::kJpeg: return detail::decode_jpeg(bytes, options);
+namespace {
+
+Image decode_any(const detail::ImageBytes& bytes, const DecodeOptions& options) {
+  switch (image_format(bytes.data, bytes.size)) {
+    case ImageFormat::kJpeg: return detail::decode_jpeg(bytes, options, 0).image;
     case ImageFormat::kPng: return detail::decode_png(bytes, options);
     case ImageFormat::kWebp: return detail::decode_webp(bytes, options);
     case ImageFormat::kPnm: return detail::decode_pnm(bytes, options);
@@ -69,7 +69,28 @@ Image decode_image(const uint8_t* data, size_t size, std::string_view name, cons
     case ImageFormat::kUnknown: break;
   }
   detail::fail_image(bytes, "is no picture that can be read here (JPEG, PNG, WebP, BMP, TGA, PNM); it begins with \"",
-                     printable({reinterpret_cast<const char*>(data), size}, 16), "\"");
+                     printable({reinterpret_cast<const char*>(bytes.data), bytes.size}, 16), "\"");
+}
+
+}  // namespace
+
+Image decode_image(const uint8_t* data, size_t size, std::string_view name, const DecodeOptions& options) {
+  const detail::ImageBytes bytes{data, size, name};
+  if (size == 0) detail::fail_image(bytes, "is empty");
+  Image image = decode_any(bytes, options);
+  if (options.as_mlx && image.channels == 4) return to_rgb(image, AlphaRule::kDrop);
+  return image;
+}
+
+ReducedImage decode_for_side(const uint8_t* data, size_t size, std::string_view name, int side,
+                             const DecodeOptions& options) {
+  if (!options.as_mlx && image_format(data, size) == ImageFormat::kJpeg) {
+    return detail::decode_jpeg({data, size, name}, options, side);
+  }
+  ReducedImage whole{decode_image(data, size, name, options)};
+  whole.full_width = whole.image.width;
+  whole.full_height = whole.image.height;
+  return whole;
 }
 
 Image load_image(const std::filesystem::path& path, const DecodeOptions& options) {

@@ -26,7 +26,8 @@ template <typename... Parts>
 /// DataError when a header's sides are not positive or the picture has too many pixels.
 void check_header(const ImageBytes& bytes, int64_t width, int64_t height, uint64_t max_pixels);
 
-Image decode_jpeg(const ImageBytes& bytes, const DecodeOptions& options);
+/// `side`: decode_for_side; 0: at full size.
+ReducedImage decode_jpeg(const ImageBytes& bytes, const DecodeOptions& options, int side);
 Image decode_png(const ImageBytes& bytes, const DecodeOptions& options);
 Image decode_webp(const ImageBytes& bytes, const DecodeOptions& options);
 Image decode_pnm(const ImageBytes& bytes, const DecodeOptions& options);

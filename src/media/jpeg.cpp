@@ -1,6 +1,7 @@
 // JPEG by libjpeg-turbo.
 #include <turbojpeg.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 
@@ -46,6 +47,21 @@ Image rgb_of_cmyk(const Image& cmyk, bool inverted) {
   return rgb;
 }
 
+// The first three inks taken for red, green and blue.
+Image first_three(const Image& cmyk) { return to_rgb(cmyk, AlphaRule::kDrop); }
+
+// The largest reduction that leaves the smaller side at least kReductionMargin * side. Only powers of two have vector
+// code in libjpeg-turbo.
+int reduction_for(int width, int height, int side) {
+  int reduction = 1;
+  if (side <= 0) return reduction;
+  const double smaller = std::min(width, height);
+  while (reduction < 8 && smaller / (2 * reduction) >= kReductionMargin * side) reduction *= 2;
+  return reduction;
+}
+
+int divided_up(int size, int by) { return (size + by - 1) / by; }
+
 }  // namespace
 
 JpegLayout scan_jpeg(const uint8_t* data, size_t size) {
@@ -80,7 +96,36 @@ JpegLayout scan_jpeg(const uint8_t* data, size_t size) {
   return layout;
 }
 
-Image decode_jpeg(const ImageBytes& bytes, const DecodeOptions& options) {
+namespace {
+
+// Size and colours, and the checks that they allow.
+struct JpegHeader {
+  int width = 0;
+  int height = 0;
+  int colours = -1;
+};
+
+JpegHeader read_header(const ImageBytes& bytes, const JpegLayout& layout, void* decoder, uint64_t max_pixels) {
+  JpegHeader header;
+  int subsampling = -1;
+  // A negative result with the numbers set means a warning, or a subsampling without a name of its own.
+  if (tjDecompressHeader3(decoder, bytes.data, bytes.size, &header.width, &header.height, &subsampling,
+                          &header.colours) != 0 &&
+      (header.width < 1 || header.height < 1 || header.colours < 0)) {
+    fail_image(bytes, "broken JPEG: ", tjGetErrorStr2(decoder));
+  }
+  check_header(bytes, header.width, header.height, max_pixels);
+  const uint64_t pixels = static_cast<uint64_t>(header.width) * static_cast<uint64_t>(header.height);
+  if (layout.scans > kScansAlwaysAllowed && static_cast<uint64_t>(layout.scans) * pixels > kMostScannedPixels) {
+    fail_image(bytes, "the JPEG file has ", layout.scans, " scans of ", header.width, " x ", header.height,
+               " pixels, too many");
+  }
+  return header;
+}
+
+}  // namespace
+
+ReducedImage decode_jpeg(const ImageBytes& bytes, const DecodeOptions& options, int side) {
   const JpegLayout layout = scan_jpeg(bytes.data, bytes.size);
   if (!layout.frame_seen) fail_image(bytes, "the JPEG file holds no picture");
   if (!layout.complete) fail_image(bytes, "the JPEG file is cut or broken: its end marker is missing");
@@ -89,31 +134,26 @@ Image decode_jpeg(const ImageBytes& bytes, const DecodeOptions& options) {
   }
   const std::unique_ptr<void, TjDeleter> decoder(tjInitDecompress());
   if (!decoder) fail<Error>("libjpeg-turbo can't start: ", tjGetErrorStr2(nullptr));
-  int width = 0;
-  int height = 0;
-  int subsampling = -1;
-  int colours = -1;
-  // A negative result with the numbers set means a warning, or a subsampling without a name of its own.
-  if (tjDecompressHeader3(decoder.get(), bytes.data, bytes.size, &width, &height, &subsampling, &colours) != 0 &&
-      (width < 1 || height < 1 || colours < 0)) {
-    fail_image(bytes, "broken JPEG: ", tjGetErrorStr2(decoder.get()));
-  }
-  check_header(bytes, width, height, options.max_pixels);
-  const uint64_t pixels = static_cast<uint64_t>(width) * static_cast<uint64_t>(height);
-  if (layout.scans > kScansAlwaysAllowed && static_cast<uint64_t>(layout.scans) * pixels > kMostScannedPixels) {
-    fail_image(bytes, "the JPEG file has ", layout.scans, " scans of ", width, " x ", height, " pixels, too many");
-  }
-  const bool cmyk = colours == TJCS_CMYK || colours == TJCS_YCCK;
-  const int format = colours == TJCS_GRAY ? TJPF_GRAY : cmyk ? TJPF_CMYK : TJPF_RGB;
-  Image image(width, height, tjPixelSize[format]);
-  if (tjDecompress2(decoder.get(), bytes.data, bytes.size, image.pixels.data(), width, 0, height, format,
+  const JpegHeader header = read_header(bytes, layout, decoder.get(), options.max_pixels);
+  const bool cmyk = header.colours == TJCS_CMYK || header.colours == TJCS_YCCK;
+  const int gray = options.as_mlx ? TJPF_RGB : TJPF_GRAY;
+  const int format = header.colours == TJCS_GRAY ? gray : cmyk ? TJPF_CMYK : TJPF_RGB;
+  ReducedImage result;
+  result.reduction = reduction_for(header.width, header.height, side);
+  Image image(divided_up(header.width, result.reduction), divided_up(header.height, result.reduction),
+              tjPixelSize[format]);
+  if (tjDecompress2(decoder.get(), bytes.data, bytes.size, image.pixels.data(), image.width, 0, image.height, format,
                     TJFLAG_LIMITSCANS) != 0 &&
-      !harmless(decoder.get())) {
+      !harmless(decoder.get()) && !(options.as_mlx && tjGetErrorCode(decoder.get()) == TJERR_WARNING)) {
     fail_image(bytes, "broken JPEG: ", tjGetErrorStr2(decoder.get()));
   }
-  if (cmyk) image = rgb_of_cmyk(image, layout.adobe);
-  if (options.apply_exif_orientation) image = apply_orientation(std::move(image), layout.orientation);
-  return image;
+  if (cmyk) image = options.as_mlx ? first_three(image) : rgb_of_cmyk(image, layout.adobe);
+  const bool turned = options.apply_exif_orientation && !options.as_mlx;
+  const bool sideways = turned && layout.orientation > 4;
+  result.image = turned ? apply_orientation(std::move(image), layout.orientation) : std::move(image);
+  result.full_width = sideways ? header.height : header.width;
+  result.full_height = sideways ? header.width : header.height;
+  return result;
 }
 
 }  // namespace mdm::detail

@@ -45,11 +45,15 @@ void read_png_bytes(png_structp png, png_bytep target, size_t count) {
 
 // Everything before the pixels. Of the chunks that only describe, none is looked at but tRNS: profiles and
 // texts are where small files hide large ones.
-bool read_png_header(PngReader& reader) {
+bool read_png_header(PngReader& reader, bool ignore_checksums) {
   static const png_byte kIgnored[] =
       "bKGD\0cHRM\0eXIf\0gAMA\0hIST\0iCCP\0iTXt\0oFFs\0pCAL\0pHYs\0sBIT\0sCAL\0sPLT\0sRGB\0sTER\0tEXt\0tIME\0zTXt";
   if (setjmp(png_jmpbuf(reader.png)) != 0) return false;
   png_set_read_fn(reader.png, &reader, read_png_bytes);
+  if (ignore_checksums) {
+    png_set_crc_action(reader.png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);
+    png_set_option(reader.png, PNG_IGNORE_ADLER32, PNG_OPTION_ON);
+  }
   png_set_user_limits(reader.png, 0x7FFFFFFF, 0x7FFFFFFF);  // ours come after the header
   png_set_chunk_malloc_max(reader.png, 1 << 20);
   png_set_keep_unknown_chunks(reader.png, PNG_HANDLE_CHUNK_NEVER, kIgnored, sizeof kIgnored / 5);
@@ -88,7 +92,7 @@ Image decode_png(const ImageBytes& bytes, const DecodeOptions& options) {
   reader.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, on_read_error, on_read_warning);
   if (reader.png != nullptr) reader.info = png_create_info_struct(reader.png);
   if (reader.info == nullptr) fail<Error>("libpng can't start: ", reader.message);
-  if (!read_png_header(reader)) fail_image(bytes, "broken PNG: ", reader.message);
+  if (!read_png_header(reader, options.as_mlx)) fail_image(bytes, "broken PNG: ", reader.message);
   check_header(bytes, reader.width, reader.height, options.max_pixels);
   int passes = 0;
   int channels = 0;

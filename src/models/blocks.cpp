@@ -54,7 +54,7 @@ at::Tensor ResNet::forward(const at::Tensor& x, const StageInputs& in, uint32_t 
     if (in.context == nullptr || in.context->dropout == nullptr) {
       fail("the model has dropout: a forward pass in training needs ForwardContext::dropout");
     }
-    h = ops::dropout(h, dropout_, *in.context->dropout, layer);
+    h = ops::dropout(h, dropout_, *in.context->dropout, layer, in.temb.size(0));
   }
   return conv2_->forward(h) + (conv3_ ? conv3_->forward(x) : x);
 }

@@ -49,6 +49,11 @@ std::pair<std::vector<at::Tensor>, at::Tensor> NestedUNet::denoise(const std::ve
                                                                    const Conditioning& conditioning,
                                                                    const ForwardContext& context) const {
   const int64_t rows = x_t[0].size(0), inner_rows = x_t[1].size(0);
+  if (rows == 0) {  // a slice of a mixed batch without this level
+    auto [predictions, last] = inner_->denoise({x_t.begin() + 1, x_t.end()}, {}, times, conditioning, context);
+    predictions.insert(predictions.begin(), x_t[0].to(at::kFloat));
+    return {std::move(predictions), {}};
+  }
   if (rows > inner_rows)
     fail("a level's batch (", rows, ") is larger than that of the level inside it (", inner_rows, ")");
   StageInputs in = stage_inputs(times, rows, conditioning, context);
@@ -87,6 +92,20 @@ void NestedUNet::init(const ModelInit& how) {
     interp_layer1_->init(how.generator);
     interp_layer2_->init(how.generator);
   }
+}
+
+void NestedUNet::set_gradient_checkpointing(bool on) {
+  UNet::set_gradient_checkpointing(on);
+  inner_->set_gradient_checkpointing(on);
+}
+
+void NestedUNet::append_unused(bool prediction_counts, bool inner_predictions, std::vector<at::Tensor>& out) const {
+  UNet::append_unused(prediction_counts, inner_predictions, out);
+  append_text_reading(out);
+  for (const auto& layer : {interp_layer1_, interp_layer2_}) {
+    if (layer) out.insert(out.end(), {layer->weight, layer->bias});
+  }
+  inner_->append_unused(inner_predictions, inner_predictions, out);
 }
 
 void NestedUNet::pack(int64_t batch, int64_t height, int64_t width) {

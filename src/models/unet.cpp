@@ -8,11 +8,13 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "mdm/core/error.h"
+#include "models/recompute.h"
 
 namespace mdm {
 namespace {
@@ -39,6 +41,10 @@ at::Tensor from_frames(const at::Tensor& x, int64_t per_side) {
   return x.reshape({batch, per_side, per_side, x.size(1), x.size(2), x.size(3)})
       .permute({0, 3, 1, 4, 2, 5})
       .reshape({batch, x.size(1), per_side * x.size(2), per_side * x.size(3)});
+}
+
+void append_parameters(const torch::nn::Module& module, std::vector<at::Tensor>& out) {
+  for (const at::Tensor& parameter : module.parameters()) out.push_back(parameter);
 }
 
 // The stages of one level, in the order of the reference's constructor, with running counts of channels,
@@ -299,6 +305,12 @@ StageInputs UNet::stage_inputs(const at::Tensor& times, int64_t rows, const Cond
   return in;
 }
 
+at::Tensor UNet::run_stage(const Stage& stage, const at::Tensor& x, const StageInputs& in,
+                           std::vector<at::Tensor>* kept, std::vector<at::Tensor>* skips) const {
+  const bool recompute = recompute_ && c10::GradMode::is_enabled() && x.requires_grad();
+  return recompute ? forward_recomputed(stage, x, in, kept, skips) : stage.forward(x, in, kept, skips);
+}
+
 at::Tensor UNet::input_layer(const at::Tensor& x_t, bool normalize) const {
   at::Tensor x = to_frames(x_t, outer_frames_);
   if (normalize) x = x / x.std({1, 2, 3}, /*unbiased=*/true, /*keepdim=*/true);
@@ -311,7 +323,7 @@ at::Tensor UNet::down(at::Tensor x, StageInputs& in, std::vector<at::Tensor>& sk
   for (size_t i = 0; i < down_blocks_.size(); ++i) {
     const std::string name = "down_blocks." + std::to_string(i);
     if (in.context->probe != nullptr) in.name = std::to_string(level_) + "." + name;
-    x = down_blocks_[i]->forward(x, in, &skips, nullptr);
+    x = run_stage(*down_blocks_[i], x, in, &skips, nullptr);
     show(*in.context, name, x);
   }
   return from_frames(x, inner_frames_);
@@ -322,7 +334,7 @@ at::Tensor UNet::up(at::Tensor x, StageInputs& in, std::vector<at::Tensor>& skip
   for (size_t i = 0; i < up_blocks_.size(); ++i) {
     const std::string name = "up_blocks." + std::to_string(i);
     if (in.context->probe != nullptr) in.name = std::to_string(level_) + "." + name;
-    x = up_blocks_[i]->forward(x, in, nullptr, &skips);
+    x = run_stage(*up_blocks_[i], x, in, nullptr, &skips);
     show(*in.context, name, x);
   }
   return from_frames(x, outer_frames_);
@@ -346,7 +358,7 @@ std::pair<std::vector<at::Tensor>, at::Tensor> UNet::denoise(const std::vector<a
   for (size_t i = 0; i < mid_blocks_.size(); ++i) {
     const std::string name = "mid_blocks." + std::to_string(i);
     if (context.probe != nullptr) in.name = std::to_string(level_) + "." + name;
-    x = mid_blocks_[i]->forward(x, in, nullptr, nullptr);
+    x = run_stage(*mid_blocks_[i], x, in, nullptr, nullptr);
     show(context, name, x);
   }
   x = up(std::move(x), in, skips);
@@ -357,6 +369,25 @@ std::vector<at::Tensor> UNet::forward(const std::vector<at::Tensor>& x_t, const 
                                       const Conditioning& conditioning, const ForwardContext& context) const {
   if (x_t.size() != levels()) fail("the model has ", levels(), " levels, but ", x_t.size(), " were given");
   return denoise(x_t, {}, times, conditioning, context).first;
+}
+
+std::vector<at::Tensor> UNet::unused_parameters(bool inner_predictions) const {
+  std::vector<at::Tensor> out;
+  append_unused(/*prediction_counts=*/true, inner_predictions, out);
+  return out;
+}
+
+void UNet::append_unused(bool prediction_counts, bool /*inner_predictions*/, std::vector<at::Tensor>& out) const {
+  if (prediction_counts) return;
+  append_parameters(*norm_out_, out);
+  append_parameters(*conv_out_, out);
+}
+
+void UNet::append_text_reading(std::vector<at::Tensor>& out) const {
+  if (cond_emb_) append_parameters(*cond_emb_, out);
+  if (lm_proj_) append_parameters(*lm_proj_, out);
+  for (const auto& head : lm_head_) append_parameters(*head, out);
+  for (const auto& stage : mid_blocks_) append_parameters(*stage, out);
 }
 
 void UNet::init_layers(const ModelInit& how) {

@@ -7,8 +7,10 @@
 
 namespace mdm::ops {
 
-at::Tensor dropout(const at::Tensor& x, double p, const DropoutSource& source, uint32_t layer) {
-  const auto samples = static_cast<int64_t>(source.samples.size());
+at::Tensor dropout(const at::Tensor& x, double p, const DropoutSource& source, uint32_t layer, int64_t rows) {
+  const auto known = static_cast<int64_t>(source.samples.size());
+  const int64_t samples = rows < 0 ? known : rows;
+  if (samples > known) fail("dropout: ", samples, " rows, but ", known, " sample numbers");
   if (samples == 0 || x.size(0) % samples != 0) {
     fail("dropout: ", samples, " sample numbers for ", x.size(0), " rows");
   }

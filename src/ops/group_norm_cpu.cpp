@@ -1,64 +1,41 @@
-#include "ops/group_norm_cpu.h"
-
 #include <ATen/Parallel.h>
 
-#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
-// One source, compiled for three instruction sets; the right one is chosen when the program starts.
-#define MDM_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#include "ops/group_norm_math.h"
 
 namespace mdm::ops {
+namespace norm_kernel {
+
+void fold_parameters(const GroupNormArguments& a, int64_t b, const double* statistics, const Affine& affine) {
+  const int64_t width = a.channels / a.groups;
+  for (int64_t c = 0; c < a.channels; ++c) {
+    const double mean = statistics[2 * (c / width)];
+    const auto center = static_cast<float>(mean);
+    double factor = statistics[2 * (c / width) + 1] * a.weight[c];
+    double offset = a.bias[c] - (mean - center) * factor;
+    if (a.scale != nullptr) {
+      const double scale = 1.0 + a.scale[b * a.channels + c];
+      factor *= scale;
+      offset = offset * scale + a.shift[b * a.channels + c];
+    }
+    affine.center[c] = center;
+    affine.factor[c] = static_cast<float>(factor);
+    affine.offset[c] = static_cast<float>(offset);
+  }
+}
+
+}  // namespace norm_kernel
+
 namespace {
 
-// Positions whose sums are kept in float32 before they go to float64.
-constexpr int64_t kBlock = 256;
-
-// y = (x - center) * factor + offset per channel. With the mean taken off first, a mean that is large
-// against the deviation does not cost the result its digits.
-struct Affine {
-  float* center;
-  float* factor;
-  float* offset;
-};
-
-inline float load(float value) { return value; }
-inline float load(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, sizeof value);
-  return value;
-}
-inline void store(float value, float& target) { target = value; }
-inline void store(float value, uint16_t& target) {  // round to nearest even; a NaN stays one
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
-  target = static_cast<uint16_t>(value != value ? 0x7FC0U : rounded);
-}
-
-// e^v for v in [-87, 88], relative error below 2e-7: e^v = 2^n e^r with r in [-ln2/2, ln2/2].
-inline float exponential(float v) {
-  v = std::min(std::max(v, -87.0F), 88.0F);
-  const float shifted = v * 1.44269504F + 12582912.0F;  // adding 1.5 * 2^23 rounds to an integer
-  const float n = shifted - 12582912.0F;
-  const float r = (v - n * 0.693359375F) - n * -2.12194440e-4F;
-  float p = 1.9875691500e-4F;
-  p = p * r + 1.3981999507e-3F;
-  p = p * r + 8.3334519073e-3F;
-  p = p * r + 4.1665795894e-2F;
-  p = p * r + 1.6666665459e-1F;
-  p = p * r + 5.0000001201e-1F;
-  p = p * r * r + r + 1.0F;
-  uint32_t bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  const uint32_t power = (bits + 127U) << 23;  // the low bits of `shifted` hold n
-  float scale;
-  std::memcpy(&scale, &power, sizeof scale);
-  return p * scale;
-}
+using norm_kernel::Affine;
+using norm_kernel::Chunks;
+using norm_kernel::exponential;
+using norm_kernel::kBlock;
+using norm_kernel::load;
+using norm_kernel::store;
 
 // Adds, over the positions [first, last), each channel's sum and sum of squares of x minus the channel's
 // value at position 0 to sums[0..C) and sums[C..2C). Without that pivot a mean that is large against the
@@ -117,9 +94,9 @@ MDM_VECTOR_CLONES void normalise_bf16(const uint16_t* x, uint16_t* y, int64_t ch
   normalise(x, y, channels, first, last, affine, silu);
 }
 
-// From a picture's channel sums to what is done to each of its values. `pivot`: (C).
+// A picture's mean and 1 / deviation per group, from its channel sums. `pivot`: (C).
 template <typename T>
-void fold_parameters(const GroupNormArguments& a, int64_t b, const T* pivot, const double* sums, const Affine& affine) {
+void fold_sums(const GroupNormArguments& a, const T* pivot, const double* sums, double* statistics) {
   const int64_t width = a.channels / a.groups;
   const auto count = static_cast<double>(a.positions);
   for (int64_t g = 0; g < a.groups; ++g) {
@@ -134,36 +111,20 @@ void fold_parameters(const GroupNormArguments& a, int64_t b, const T* pivot, con
           sums[a.channels + c] - sums[c] * sums[c] / count + count * (channel_mean - mean) * (channel_mean - mean);
     }
     const double variance = std::max(squares / (count * static_cast<double>(width)), 0.0);
-    const double inverse = 1.0 / std::sqrt(variance + a.epsilon);
-    for (int64_t c = first; c < last; ++c) {
-      double f = inverse * a.weight[c];
-      const auto center = static_cast<float>(mean);
-      double o = a.bias[c] - (mean - center) * f;
-      if (a.scale != nullptr) {
-        const double scale = 1.0 + a.scale[b * a.channels + c];
-        f *= scale;
-        o = o * scale + a.shift[b * a.channels + c];
-      }
-      affine.center[c] = center;
-      affine.factor[c] = static_cast<float>(f);
-      affine.offset[c] = static_cast<float>(o);
-    }
+    statistics[2 * g] = mean;
+    statistics[2 * g + 1] = 1.0 / std::sqrt(variance + a.epsilon);
   }
 }
 
-// The positions are cut into chunks that threads work on; the number of chunks depends on the shape
-// alone, so that the sums, and with them the pictures, do not depend on the number of threads.
 template <typename T, typename Sums, typename Normalise>
-void run(const GroupNormArguments& a, const T* x, T* y, Sums sums_of, Normalise normalise_to) {
-  const int64_t chunk = std::max<int64_t>(kBlock, 65536 / std::max<int64_t>(a.channels, 1));
-  const int64_t chunks = (a.positions + chunk - 1) / chunk;
-  const int64_t stride = 2 * a.channels;
-  std::vector<double> partial(static_cast<size_t>(a.batch * chunks * stride), 0.0);
-  at::parallel_for(0, a.batch * chunks, 1, [&](int64_t begin, int64_t end) {
+void run(const GroupNormArguments& a, const T* x, T* y, double* statistics, Sums sums_of, Normalise normalise_to) {
+  const Chunks chunks(a);
+  const int64_t stride = 2 * a.channels, image_size = a.positions * a.channels;
+  std::vector<double> partial(static_cast<size_t>(a.batch * chunks.count * stride), 0.0);
+  at::parallel_for(0, a.batch * chunks.count, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> block(static_cast<size_t>(stride));
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / chunks, first = (i % chunks) * chunk;
-      sums_of(x + b * a.positions * a.channels, a.channels, first, std::min(a.positions, first + chunk), block.data(),
+      sums_of(x + chunks.image(i) * image_size, a.channels, chunks.first(i), chunks.last(i), block.data(),
               partial.data() + i * stride);
     }
   });
@@ -173,28 +134,31 @@ void run(const GroupNormArguments& a, const T* x, T* y, Sums sums_of, Normalise 
     return Affine{at, at + a.channels, at + 2 * a.channels};
   };
   for (int64_t b = 0; b < a.batch; ++b) {
-    double* sums = partial.data() + b * chunks * stride;
-    for (int64_t k = 1; k < chunks; ++k) {
+    double* sums = partial.data() + b * chunks.count * stride;
+    for (int64_t k = 1; k < chunks.count; ++k) {
       for (int64_t c = 0; c < stride; ++c) sums[c] += sums[k * stride + c];
     }
-    fold_parameters(a, b, x + b * a.positions * a.channels, sums, affine_of(b));
+    fold_sums(a, x + b * image_size, sums, statistics + 2 * b * a.groups);
+    norm_kernel::fold_parameters(a, b, statistics + 2 * b * a.groups, affine_of(b));
   }
-  at::parallel_for(0, a.batch * chunks, 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, a.batch * chunks.count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / chunks, first = (i % chunks) * chunk, image = b * a.positions * a.channels;
-      normalise_to(x + image, y + image, a.channels, first, std::min(a.positions, first + chunk), affine_of(b), a.silu);
+      const int64_t image = chunks.image(i) * image_size;
+      normalise_to(x + image, y + image, a.channels, chunks.first(i), chunks.last(i), affine_of(chunks.image(i)),
+                   a.silu);
     }
   });
 }
 
 }  // namespace
 
-void group_norm_channels_last(const GroupNormArguments& arguments, const float* x, float* y) {
-  run(arguments, x, y, sums_f32, normalise_f32);
+void group_norm_channels_last(const GroupNormArguments& arguments, const float* x, float* y, double* statistics) {
+  run(arguments, x, y, statistics, sums_f32, normalise_f32);
 }
 
-void group_norm_channels_last_bf16(const GroupNormArguments& arguments, const uint16_t* x, uint16_t* y) {
-  run(arguments, x, y, sums_bf16, normalise_bf16);
+void group_norm_channels_last_bf16(const GroupNormArguments& arguments, const uint16_t* x, uint16_t* y,
+                                   double* statistics) {
+  run(arguments, x, y, statistics, sums_bf16, normalise_bf16);
 }
 
 }  // namespace mdm::ops

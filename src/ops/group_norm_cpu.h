@@ -1,5 +1,7 @@
-// GroupNorm with modulation and SiLU over channels_last data, in two passes over memory: one for the
-// statistics, one that reads, normalises, activates and writes. Inference only.
+// GroupNorm with modulation and SiLU over channels_last data. Forward in two passes over memory: one for the
+// statistics, one that reads, normalises, activates and writes. Backward in two: one for the sums that the
+// parameters' gradients are made of, one for the input's gradient; both compute the activation again
+// instead of having it kept.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +18,25 @@ struct GroupNormArguments {
   bool silu = false;
 };
 
-// x and y: (B, positions, C), contiguous.
-void group_norm_channels_last(const GroupNormArguments& arguments, const float* x, float* y);
+// x and y: (B, positions, C), contiguous. `statistics` (B, groups, 2) receives mean and 1 / deviation.
+void group_norm_channels_last(const GroupNormArguments& arguments, const float* x, float* y, double* statistics);
 // The same for bfloat16 bits; statistics and arithmetic in float32.
-void group_norm_channels_last_bf16(const GroupNormArguments& arguments, const uint16_t* x, uint16_t* y);
+void group_norm_channels_last_bf16(const GroupNormArguments& arguments, const uint16_t* x, uint16_t* y,
+                                   double* statistics);
+
+struct GroupNormGradients {
+  float* weight = nullptr;  // (C)
+  float* bias = nullptr;    // (C)
+  float* scale = nullptr;   // (B, C), with arguments.scale only
+  float* shift = nullptr;   // (B, C), with arguments.scale only
+};
+
+// From the gradient dy of y to dx (all like x) and those of the parameters. `statistics`: what the forward
+// pass of the same x gave.
+void group_norm_backward_channels_last(const GroupNormArguments& arguments, const double* statistics, const float* x,
+                                       const float* dy, float* dx, const GroupNormGradients& gradients);
+void group_norm_backward_channels_last_bf16(const GroupNormArguments& arguments, const double* statistics,
+                                            const uint16_t* x, const uint16_t* dy, uint16_t* dx,
+                                            const GroupNormGradients& gradients);
 
 }  // namespace mdm::ops

@@ -3,10 +3,16 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/silu.h>
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "ops/group_norm_cpu.h"
 
@@ -23,6 +29,103 @@ bool needs_gradient(const at::Tensor& t) { return t.defined() && t.requires_grad
 // float32 (B, C) rows for the kernel, made contiguous; undefined stays undefined.
 at::Tensor modulation_rows(const at::Tensor& t) { return t.defined() ? t.to(at::kFloat).contiguous() : t; }
 
+// An autograd function takes no undefined tensors.
+std::optional<at::Tensor> optional_of(const at::Tensor& t) { return t.defined() ? std::optional(t) : std::nullopt; }
+at::Tensor or_undefined(const std::optional<at::Tensor>& t) { return t.value_or(at::Tensor()); }
+
+// One call of the CPU kernels.
+class KernelCall {
+ public:
+  KernelCall(const at::Tensor& x, int64_t groups, const at::Tensor& weight, const at::Tensor& bias,
+             const at::Tensor& scale, const at::Tensor& shift, bool silu)
+      : scale_(modulation_rows(scale)), shift_(modulation_rows(shift)) {
+    arguments_.batch = x.size(0);
+    arguments_.positions = x.size(2) * x.size(3);
+    arguments_.channels = x.size(1);
+    arguments_.groups = groups;
+    arguments_.epsilon = kGroupNormEpsilon;
+    arguments_.weight = weight.const_data_ptr<float>();
+    arguments_.bias = bias.const_data_ptr<float>();
+    arguments_.scale = scale.defined() ? scale_.const_data_ptr<float>() : nullptr;
+    arguments_.shift = scale.defined() ? shift_.const_data_ptr<float>() : nullptr;
+    arguments_.silu = silu;
+  }
+
+  // The result, and the statistics that backward() needs.
+  std::pair<at::Tensor, at::Tensor> forward(const at::Tensor& x) const {
+    at::Tensor y = at::empty_like(x);
+    at::Tensor statistics = at::empty({arguments_.batch, arguments_.groups, 2}, x.options().dtype(at::kDouble));
+    auto* kept = statistics.mutable_data_ptr<double>();
+    if (x.scalar_type() == at::kFloat) {
+      group_norm_channels_last(arguments_, x.const_data_ptr<float>(), y.mutable_data_ptr<float>(), kept);
+    } else {
+      group_norm_channels_last_bf16(arguments_, bits(x), static_cast<uint16_t*>(y.mutable_data_ptr()), kept);
+    }
+    return {y, statistics};
+  }
+
+  // Gradients of x, weight, bias, scale, shift (the last two undefined without modulation).
+  std::vector<at::Tensor> backward(const at::Tensor& x, const at::Tensor& statistics, const at::Tensor& dy) const {
+    const at::Tensor gradient = dy.to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
+    const auto rows = x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
+    std::vector<at::Tensor> out = {at::empty_like(x), at::empty({arguments_.channels}, rows),
+                                   at::empty({arguments_.channels}, rows), at::Tensor(), at::Tensor()};
+    GroupNormGradients parameters;
+    parameters.weight = out[1].mutable_data_ptr<float>();
+    parameters.bias = out[2].mutable_data_ptr<float>();
+    if (arguments_.scale != nullptr) {
+      out[3] = at::empty({arguments_.batch, arguments_.channels}, rows);
+      out[4] = at::empty({arguments_.batch, arguments_.channels}, rows);
+      parameters.scale = out[3].mutable_data_ptr<float>();
+      parameters.shift = out[4].mutable_data_ptr<float>();
+    }
+    const auto* kept = statistics.const_data_ptr<double>();
+    if (x.scalar_type() == at::kFloat) {
+      group_norm_backward_channels_last(arguments_, kept, x.const_data_ptr<float>(), gradient.const_data_ptr<float>(),
+                                        out[0].mutable_data_ptr<float>(), parameters);
+    } else {
+      group_norm_backward_channels_last_bf16(arguments_, kept, bits(x), bits(gradient),
+                                             static_cast<uint16_t*>(out[0].mutable_data_ptr()), parameters);
+    }
+    return out;
+  }
+
+ private:
+  static const uint16_t* bits(const at::Tensor& t) { return static_cast<const uint16_t*>(t.const_data_ptr()); }
+
+  at::Tensor scale_, shift_;
+  GroupNormArguments arguments_;
+};
+
+// Keeps x and the statistics, and computes all else again: a training step holds one copy per layer of its
+// activations where the composition holds four.
+struct GroupNormFunction : torch::autograd::Function<GroupNormFunction> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, int64_t groups,
+                            const at::Tensor& weight, const at::Tensor& bias, const std::optional<at::Tensor>& scale,
+                            const std::optional<at::Tensor>& shift, bool silu) {
+    const auto [y, statistics] =
+        KernelCall(x, groups, weight, bias, or_undefined(scale), or_undefined(shift), silu).forward(x);
+    context->save_for_backward({x, weight, bias, or_undefined(scale), or_undefined(shift), statistics});
+    context->saved_data["groups"] = groups;
+    context->saved_data["silu"] = silu;
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &scale = saved[3], &shift = saved[4];
+    const KernelCall call(x, context->saved_data["groups"].toInt(), saved[1], saved[2], scale, shift,
+                          context->saved_data["silu"].toBool());
+    std::vector<at::Tensor> out = call.backward(x, saved[5], gradients[0]);
+    if (scale.defined()) {
+      out[3] = out[3].to(scale.scalar_type());
+      out[4] = out[4].to(shift.scalar_type());
+    }
+    return {out[0], at::Tensor(), out[1], out[2], out[3], out[4], at::Tensor()};
+  }
+};
+
 }  // namespace
 
 at::Tensor group_norm_composition(const at::Tensor& x, int64_t groups, const at::Tensor& weight, const at::Tensor& bias,
@@ -37,33 +140,17 @@ at::Tensor group_norm_composition(const at::Tensor& x, int64_t groups, const at:
 
 at::Tensor group_norm(const at::Tensor& x, int64_t groups, const at::Tensor& weight, const at::Tensor& bias,
                       const at::Tensor& scale, const at::Tensor& shift, bool silu) {
-  const bool gradient = c10::GradMode::is_enabled() &&
-                        (needs_gradient(x) || needs_gradient(weight) || needs_gradient(scale) || needs_gradient(shift));
+  const bool gradient =
+      c10::GradMode::is_enabled() && (needs_gradient(x) || needs_gradient(weight) || needs_gradient(bias) ||
+                                      needs_gradient(scale) || needs_gradient(shift));
   const bool fits = x.is_cpu() && x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast) && x.numel() > 0 &&
                     (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
                     weight.scalar_type() == at::kFloat && weight.is_contiguous() && bias.is_contiguous();
-  if (gradient || !fits) return group_norm_composition(x, groups, weight, bias, scale, shift, silu);
-
-  at::Tensor y = at::empty_like(x);
-  const at::Tensor scale_rows = modulation_rows(scale), shift_rows = modulation_rows(shift);
-  GroupNormArguments arguments;
-  arguments.batch = x.size(0);
-  arguments.positions = x.size(2) * x.size(3);
-  arguments.channels = x.size(1);
-  arguments.groups = groups;
-  arguments.epsilon = kGroupNormEpsilon;
-  arguments.weight = weight.const_data_ptr<float>();
-  arguments.bias = bias.const_data_ptr<float>();
-  arguments.scale = scale.defined() ? scale_rows.const_data_ptr<float>() : nullptr;
-  arguments.shift = scale.defined() ? shift_rows.const_data_ptr<float>() : nullptr;
-  arguments.silu = silu;
-  if (x.scalar_type() == at::kFloat) {
-    group_norm_channels_last(arguments, x.const_data_ptr<float>(), y.mutable_data_ptr<float>());
-  } else {
-    group_norm_channels_last_bf16(arguments, static_cast<const uint16_t*>(x.const_data_ptr()),
-                                  static_cast<uint16_t*>(y.mutable_data_ptr()));
+  if (!fits) return group_norm_composition(x, groups, weight, bias, scale, shift, silu);
+  if (gradient) {
+    return GroupNormFunction::apply(x, groups, weight, bias, optional_of(scale), optional_of(shift), silu);
   }
-  return y;
+  return KernelCall(x, groups, weight, bias, scale, shift, silu).forward(x).first;
 }
 
 }  // namespace mdm::ops

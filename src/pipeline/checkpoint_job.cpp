@@ -11,6 +11,7 @@
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 #include "mdm/models/unet.h"
+#include "mdm/text/joint_encoder.h"
 
 namespace mdm {
 namespace {
@@ -57,8 +58,13 @@ void make_fresh(const ParsedCommandLine& command_line, const std::filesystem::pa
   for (const std::string& warning : loaded.warnings) log_warning(warning);
   if (command_line.config_files.empty()) fail<ConfigError>("init: name the model's config with --config_path FILE");
   Config& config = loaded.config;
+  const bool joint = config.text.kind == TextKind::kJoint;
   const int64_t text_width =
-      number_option(command_line, "text-width", 0, 65536, config.model.levels[0].conditioning_feature_dim);
+      number_option(command_line, "text-width", 0, 65536,
+                    joint ? config.text.joint_width : config.model.levels[0].conditioning_feature_dim);
+  if (joint && text_width != config.text.joint_width) {
+    fail<ConfigError>("--text-width: ", text_width, ", but joint_width is ", config.text.joint_width);
+  }
   if (text_width < 0) {
     fail<ConfigError>(
         "init: the config leaves the text's width open; say --text-width N (2048 for flan-t5-xl, 0 for none)");
@@ -70,7 +76,8 @@ void make_fresh(const ParsedCommandLine& command_line, const std::filesystem::pa
                                                      : number_option(command_line, "seed", 0, most, 0));
 
   const auto model = make_model(config.model, text_width);
-  model->init({make_generator(seed), randomized ? LayerInit::kSmallNormal : LayerInit::kZero});
+  const at::Generator generator = make_generator(seed);
+  model->init({generator, randomized ? LayerInit::kSmallNormal : LayerInit::kZero});
   std::vector<NamedTensor> tensors;
   int64_t parameters = 0;
   for (const auto& item : model->named_parameters()) {
@@ -79,17 +86,29 @@ void make_fresh(const ParsedCommandLine& command_line, const std::filesystem::pa
   }
   WriteOptions options;
   options.dtype = dtype_option(command_line);
-  const std::string config_json = config_to_json(config);
+  std::map<std::string, std::string> items = {{"config", config_to_json(config)}};
+  std::vector<TensorSection> sections;
+  std::unique_ptr<JointTextEncoder> text_encoder;
+  if (joint) {
+    text_encoder = JointTextEncoder::make(config.text, config.reader);
+    text_encoder->network()->init(generator);
+    sections.push_back({kTextEncoderSection, text_encoder->tensors()});
+    items[kTextVocabularyItem] = text_encoder->vocabulary();
+    for (const auto& item : sections[0].tensors) parameters += item.tensor.numel();
+  }
   if (ends_with(target.string(), ".safetensors")) {
-    write_safetensors(target, tensors, {{"format", "pt"}, {"config", config_json}}, options);
+    items["format"] = "pt";
+    write_safetensors(target, with_sections(tensors, sections), items, options);
   } else if (ends_with(target.string(), ".pth") || ends_with(target.string(), ".pt")) {
-    const nlohmann::json items = {{"batch_num", 0}, {"config", config_json}};
-    write_pth(target, tensors, items.dump(), options);
+    nlohmann::json all = items;
+    all["batch_num"] = 0;
+    write_pth(target, tensors, all.dump(), options, sections);
   } else {
     fail<ConfigError>("init: ", printable(target.string()), " must end in .pth, .pt or .safetensors");
   }
-  std::printf("%s: %s with %lld parameters in %zu tensors\n", target.string().c_str(), config.model.kind().c_str(),
-              static_cast<long long>(parameters), tensors.size());
+  std::printf("%s: %s%s with %lld parameters in %zu tensors\n", target.string().c_str(), config.model.kind().c_str(),
+              joint ? " and its text encoder" : "", static_cast<long long>(parameters),
+              with_sections(tensors, sections).size());
 }
 
 void convert(const ParsedCommandLine& command_line, const std::string& from, const std::string& to) {

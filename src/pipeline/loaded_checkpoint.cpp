@@ -7,6 +7,7 @@
 
 #include "mdm/checkpoint/inspect.h"
 #include "mdm/checkpoint/state_dict.h"
+#include "mdm/checkpoint/write.h"
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 
@@ -69,6 +70,7 @@ void load_weights(const TensorFile& file, UNet& model, bool allow_partial, bool 
   LoadOptions options;
   options.allow_partial = allow_partial;
   options.compare_only = compare_only;
+  options.ignored_prefix = concat(kTextEncoderSection, ".");  // beside the model, not of it
   const LoadReport report = load_state_dict(file, destination, options);
   if (!allow_partial || compare_only) return;
   if (!report.missing.empty() || !report.unexpected.empty() || !report.mismatched.empty()) {

@@ -110,11 +110,15 @@ struct Pipeline::Impl {
     TextEncoderOptions options;
     options.device = device;
     options.class_width = text_width;  // the reference numbers classes from 3, which widens the vectors
+    options.checkpoint = config.sample.checkpoint;
     encoder = make_text_encoder(config.text, config.reader, options);
     if (encoder->width() != text_width) {
       const int64_t width = encoder->width();
       encoder.reset();
       const bool classes = config.text.kind == TextKind::kClass;
+      if (config.text.kind == TextKind::kJoint) {
+        fail<ConfigError>("joint_width: ", width, ", but the checkpoint was trained with ", text_width);
+      }
       fail<ConfigError>(classes ? "vocab_file: '" : "text_model: '",
                         printable(classes ? config.text.vocab_file : config.text.text_model), "' makes features ",
                         width, " wide, but the checkpoint was trained with ", text_width);

@@ -2,6 +2,8 @@
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
 #include "mdm/core/log.h"
+#include "mdm/text/embedding_cache.h"
+#include "mdm/text/joint_encoder.h"
 #include "mdm/text/mdm_tokenizer.h"
 #include "mdm/text/other_encoders.h"
 #include "mdm/text/t5_text_encoder.h"
@@ -38,6 +40,15 @@ std::filesystem::path vocabulary_of(const TextConfig& text, const std::filesyste
 
 std::unique_ptr<Tokenizer> make_tokenizer(const TextConfig& text, const std::filesystem::path& text_model_folder,
                                           const TokenizerCompat& compat) {
+  if (text.kind == TextKind::kJoint) {
+    if (text.tokenizer != TokenizerKind::kMdm) fail<ConfigError>("text_kind joint: tokenizer must be mdm");
+    if (!is_file(text.vocab_file)) {
+      fail<ConfigError>(
+          "text_kind joint: vocab_file '", printable(text.vocab_file),
+          "' is not there; expected a .vocab file (lines of a piece, a tab and a score) or a spiece.model");
+    }
+    return std::make_unique<MdmTokenizer>(MdmTokenizer::open(text.vocab_file, compat));
+  }
   const auto spiece_model =
       text_model_folder.empty() ? std::filesystem::path() : find_text_model_files(text_model_folder).spiece_model;
   const auto vocabulary = vocabulary_of(text, spiece_model);
@@ -62,18 +73,23 @@ std::unique_ptr<TextEncoder> make_text_encoder(const TextConfig& text, const Rea
     return std::make_unique<ClassLabelEncoder>(text.vocab_file, options.class_width, options.device);
   }
   if (text.kind == TextKind::kJoint) {
-    fail<ConfigError>(
-        "text_kind joint: a text encoder that is trained with the model exists in training only; "
-        "here are t5, precomputed and class");
+    auto encoder = options.checkpoint.empty() ? JointTextEncoder::make(text, reader)
+                                              : JointTextEncoder::from_checkpoint(options.checkpoint, text, reader);
+    encoder->network()->to(options.device);
+    return encoder;
   }
   const auto folder = resolve_text_model(text.text_model);
   auto tokenizer = make_tokenizer(text, folder, options.compat);
   T5Encoder::Options how;
   how.device = options.device;
   how.dtype = text.text_precision == TextPrecision::kBf16 ? at::kBFloat16 : at::kFloat;
-  auto encoder = T5Encoder::load(find_text_model_files(folder), how);
-  return std::make_unique<T5TextEncoder>(std::move(tokenizer), std::move(encoder), token_limits(reader),
-                                         reader.padding_token);
+  const TextModelFiles files = find_text_model_files(folder);
+  auto t5 = std::make_unique<T5TextEncoder>(std::move(tokenizer), T5Encoder::load(files, how), token_limits(reader),
+                                            reader.padding_token);
+  if (!options.training || text.embedding_cache.empty()) return t5;
+  auto cache = std::make_unique<EmbeddingCache>(
+      text.embedding_cache, embedding_identity(files, text, reader.padding_token, options.device), t5->width());
+  return std::make_unique<CachedTextEncoder>(std::move(t5), std::move(cache));
 }
 
 }  // namespace mdm

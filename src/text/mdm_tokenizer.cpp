@@ -57,6 +57,13 @@ MdmTokenizer MdmTokenizer::from_spiece(const std::filesystem::path& file, const 
   return MdmTokenizer(std::make_unique<Impl>(vocabulary_from_spiece(file), compat, printable(file.string(), 1000)));
 }
 
+MdmTokenizer MdmTokenizer::from_vocab_text(std::string_view text, const std::string& where,
+                                           const TokenizerCompat& compat) {
+  return MdmTokenizer(std::make_unique<Impl>(parse_vocab(text, where), compat, where));
+}
+
+std::string MdmTokenizer::vocab_text() const { return mdm::vocab_text(impl_->vocabulary); }
+
 MdmTokenizer MdmTokenizer::open(const std::filesystem::path& file, const TokenizerCompat& compat) {
   const bool spiece = looks_like_spiece_model(FileBytes::open(file)->view());
   return spiece ? from_spiece(file, compat) : from_vocab(file, compat);

@@ -45,8 +45,8 @@ PrecomputedTextEncoder::PrecomputedTextEncoder(const std::filesystem::path& file
 
 PrecomputedTextEncoder::~PrecomputedTextEncoder() = default;
 
-std::vector<TextEncoder::Row> PrecomputedTextEncoder::encode_rows(const std::vector<std::string>& captions,
-                                                                  int64_t max_length, Use) {
+TextEncoder::Rows PrecomputedTextEncoder::encode_rows(const std::vector<std::string>& captions, int64_t max_length,
+                                                      Use) {
   std::vector<Row> rows;
   for (const auto& caption : captions) {
     if (impl_->file.find(caption) == nullptr) {
@@ -60,7 +60,7 @@ std::vector<TextEncoder::Row> PrecomputedTextEncoder::encode_rows(const std::vec
     outputs = outputs.to(device_).to(at::kFloat);
     rows.push_back({outputs, at::ones({outputs.size(0)}, outputs.options())});
   }
-  return rows;
+  return padded(rows);
 }
 
 ClassLabelEncoder::ClassLabelEncoder(const std::filesystem::path& file, int64_t width, at::Device device)
@@ -97,15 +97,15 @@ int64_t ClassLabelEncoder::column_of(const std::string& label) const {
                   hint(name.size() > 1000 ? std::string_view() : nearest_name(name, names_)));
 }
 
-std::vector<TextEncoder::Row> ClassLabelEncoder::encode_rows(const std::vector<std::string>& captions, int64_t, Use) {
-  std::vector<Row> rows;
-  const auto options = at::TensorOptions().dtype(at::kFloat);
-  for (const auto& caption : captions) {
-    at::Tensor outputs = at::zeros({1, width_}, options);
-    if (const int64_t column = column_of(caption); column >= 0) outputs.select(1, column).fill_(1);
-    rows.push_back({outputs.to(device_), at::ones({1}, options).to(device_)});
+TextEncoder::Rows ClassLabelEncoder::encode_rows(const std::vector<std::string>& captions, int64_t, Use) {
+  const auto count = static_cast<int64_t>(captions.size());
+  at::Tensor outputs = at::zeros({count, 1, width_}, at::TensorOptions().dtype(at::kFloat));
+  auto values = outputs.accessor<float, 3>();
+  for (int64_t i = 0; i < count; ++i) {
+    if (const int64_t column = column_of(captions[static_cast<size_t>(i)]); column >= 0) values[i][0][column] = 1;
   }
-  return rows;
+  return {outputs.to(device_), at::ones({count, 1}, outputs.options()).to(device_),
+          std::vector<int64_t>(captions.size(), 1)};
 }
 
 }  // namespace mdm

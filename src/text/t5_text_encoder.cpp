@@ -1,6 +1,7 @@
 #include "mdm/text/t5_text_encoder.h"
 
 #include <ATen/Functions.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 
@@ -15,6 +16,11 @@ namespace {
 constexpr int64_t kTokensAtATime = 2048;
 // Embeddings kept for later calls are dropped when they are more than this.
 constexpr int64_t kMostKeptBytes = int64_t{256} << 20;
+// Rows that always go through the network together in training.
+constexpr size_t kFixedRows = 8;
+
+// Lengths that captions are padded to in training: a multiple of 16.
+int64_t fixed_length(size_t length) { return (static_cast<int64_t>(length) + 15) / 16 * 16; }
 
 }  // namespace
 
@@ -38,7 +44,8 @@ std::vector<int32_t> T5TextEncoder::tokens_of(const std::string& caption, int64_
     limits.max_token_length = limits.max_token_length < 0 ? max_length : std::min(limits.max_token_length, max_length);
   }
   std::vector<int32_t> ids;
-  if (use == Use::kSampling) {
+  // A dropped caption is what sampling has for no prompt, to the token.
+  if (use == Use::kSampling || caption.empty()) {
     ids = tokenizer_->encode_inference(caption, limits);
     const auto length = static_cast<int64_t>(ids.size());
     if (length == limits.max_token_length && length > 0 && limits_.append_eos && ids.back() != tokenizer_->eos_id()) {
@@ -63,50 +70,58 @@ int64_t T5TextEncoder::forced_length() const {
   return limits_.pad_to_max_length && limits_.max_token_length > 0 ? limits_.max_token_length : -1;
 }
 
-std::vector<TextEncoder::Row> T5TextEncoder::encode_rows(const std::vector<std::string>& captions, int64_t max_length,
-                                                         Use use) {
+TextEncoder::Rows T5TextEncoder::encode_rows(const std::vector<std::string>& captions, int64_t max_length, Use use) {
   std::vector<std::vector<int32_t>> ids;
   for (const auto& caption : captions) ids.push_back(tokens_of(caption, max_length, use));
 
   std::map<std::vector<int32_t>, Row> known;
   std::vector<const std::vector<int32_t>*> wanted;
   for (const auto& row : ids) {
-    const auto kept = kept_.find(row);
+    const auto kept = use == Use::kSampling ? kept_.find(row) : kept_.end();
     const auto [place, fresh] = known.emplace(row, kept == kept_.end() ? Row() : kept->second);
     if (fresh && kept == kept_.end()) wanted.push_back(&place->first);
   }
-  const auto encoded = encode_ids(wanted);
-  for (size_t i = 0; i < wanted.size(); ++i) known[*wanted[i]] = encoded[i];
+  const auto encoded = encode_tokens(wanted, /*alone=*/use == Use::kTraining);
+  for (size_t i = 0; i < wanted.size(); ++i) known[*wanted[i]] = {encoded[i], mask_of(*wanted[i])};
   if (use == Use::kSampling) keep(known);
 
   std::vector<Row> rows;
   for (const auto& row : ids) rows.push_back(known.at(row));
-  return rows;
+  return padded(rows);
 }
 
-std::vector<TextEncoder::Row> T5TextEncoder::encode_ids(const std::vector<const std::vector<int32_t>*>& ids) {
+at::Tensor T5TextEncoder::mask_of(const std::vector<int32_t>& ids) const {
+  return pad_tokens({ids}, pad_id_).mask[0].to(encoder_.device());
+}
+
+std::vector<at::Tensor> T5TextEncoder::encode_tokens(const std::vector<const std::vector<int32_t>*>& ids, bool alone) {
   std::vector<size_t> order(ids.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ids[a]->size() < ids[b]->size(); });
 
-  std::vector<Row> rows(ids.size());
+  const c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> rows(ids.size());
   for (size_t begin = 0; begin < order.size();) {
+    const int64_t first_length = alone ? fixed_length(ids[order[begin]]->size()) : -1;
     size_t end = begin + 1;
-    while (end < order.size() && static_cast<int64_t>((end - begin + 1) * ids[order[end]]->size()) <= kTokensAtATime) {
-      ++end;
-    }
+    const auto fits = [&](size_t at) {
+      const size_t length = ids[order[at]]->size();
+      if (alone) return at - begin < kFixedRows && fixed_length(length) == first_length;
+      return static_cast<int64_t>((at - begin + 1) * length) <= kTokensAtATime;
+    };
+    while (end < order.size() && fits(end)) ++end;
     std::vector<std::vector<int32_t>> group;
     for (size_t i = begin; i < end; ++i) group.push_back(*ids[order[i]]);
-    const TokenBatch batch = pad_tokens(group, pad_id_);
+    while (alone && group.size() < kFixedRows) group.push_back(group.front());
+    const TokenBatch batch = pad_tokens(group, pad_id_, first_length);
     const at::Tensor mask = batch.mask.to(encoder_.device());
     const at::Tensor outputs = encoder_.forward(batch.tokens, mask).mul_(mask.unsqueeze(-1));
     if (!outputs.isfinite().all().item<bool>()) {
       fail<CheckpointError>("the text model gives values that are not finite: its weights are damaged");
     }
     for (size_t i = begin; i < end; ++i) {
-      const auto row = static_cast<int64_t>(i - begin), length = batch.lengths[i - begin];
-      rows[order[i]] = {outputs.select(0, row).narrow(0, 0, length).clone(),
-                        mask.select(0, row).narrow(0, 0, length).clone()};
+      const auto row = static_cast<int64_t>(i - begin);
+      rows[order[i]] = outputs.select(0, row).narrow(0, 0, batch.lengths[i - begin]).clone();
     }
     captions_encoded_ += static_cast<int64_t>(end - begin);
     begin = end;

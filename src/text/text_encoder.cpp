@@ -26,29 +26,45 @@ int64_t cut_length(const PadPolicy& pad) {
   return pad.length;
 }
 
+// (B, L, ...) cut, or filled up with zeros, to `length`; keeps the gradient.
+at::Tensor with_length(const at::Tensor& x, int64_t length) {
+  const int64_t have = x.size(1);
+  if (have == length) return x;
+  if (have > length) return x.narrow(1, 0, length).contiguous();
+  auto sizes = x.sizes().vec();
+  sizes[1] = length - have;
+  return at::cat({x, at::zeros(sizes, x.options())}, 1);
+}
+
 }  // namespace
 
-TextEmbedding TextEncoder::assemble(const std::vector<Row>& rows, std::vector<int64_t> lengths) const {
+TextEncoder::Rows TextEncoder::padded(const std::vector<Row>& rows) const {
+  Rows all;
+  int64_t longest = 0;
+  for (const auto& row : rows) {
+    all.lengths.push_back(row.outputs.size(0));
+    longest = std::max(longest, row.outputs.size(0));
+  }
   const auto count = static_cast<int64_t>(rows.size());
-  const int64_t longest = lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
-  TextEmbedding embedding{at::zeros({count, longest, width()}, options), at::zeros({count, longest}, options),
-                          std::move(lengths)};
+  all.outputs = at::zeros({count, longest, width()}, options);
+  all.mask = at::zeros({count, longest}, options);
   for (int64_t b = 0; b < count; ++b) {
     const Row& row = rows[static_cast<size_t>(b)];
-    const int64_t used = std::min(row.outputs.size(0), longest);
-    embedding.lm_outputs.select(0, b).narrow(0, 0, used).copy_(row.outputs.narrow(0, 0, used));
-    embedding.lm_mask.select(0, b).narrow(0, 0, used).copy_(row.mask.narrow(0, 0, used));
+    all.outputs.select(0, b).narrow(0, 0, row.outputs.size(0)).copy_(row.outputs);
+    all.mask.select(0, b).narrow(0, 0, row.mask.size(0)).copy_(row.mask);
   }
-  return embedding;
+  return all;
+}
+
+TextEmbedding TextEncoder::embedding_of(Rows rows, const PadPolicy& pad) const {
+  set_lengths(rows.lengths, pad, forced_length());
+  const int64_t longest = rows.lengths.empty() ? 0 : *std::max_element(rows.lengths.begin(), rows.lengths.end());
+  return {with_length(rows.outputs, longest), with_length(rows.mask, longest), std::move(rows.lengths)};
 }
 
 TextEmbedding TextEncoder::encode(const std::vector<std::string>& captions, const PadPolicy& pad, Use use) {
-  const auto rows = encode_rows(captions, cut_length(pad), use);
-  std::vector<int64_t> lengths;
-  for (const auto& row : rows) lengths.push_back(row.outputs.size(0));
-  set_lengths(lengths, pad, forced_length());
-  return assemble(rows, std::move(lengths));
+  return embedding_of(encode_rows(captions, cut_length(pad), use), pad);
 }
 
 TextEmbedding TextEncoder::encode_pairs(const std::vector<std::string>& negatives,
@@ -58,14 +74,37 @@ TextEmbedding TextEncoder::encode_pairs(const std::vector<std::string>& negative
   }
   std::vector<std::string> captions = negatives;
   captions.insert(captions.end(), prompts.begin(), prompts.end());
-  const auto rows = encode_rows(captions, cut_length(pad), Use::kSampling);
+  Rows rows = encode_rows(captions, cut_length(pad), Use::kSampling);
   const size_t pairs = prompts.size();
-  std::vector<int64_t> lengths(rows.size());
   for (size_t i = 0; i < pairs; ++i) {
-    lengths[i] = lengths[pairs + i] = std::max(rows[i].outputs.size(0), rows[pairs + i].outputs.size(0));
+    rows.lengths[i] = rows.lengths[pairs + i] = std::max(rows.lengths[i], rows.lengths[pairs + i]);
   }
-  set_lengths(lengths, pad, forced_length());
-  return assemble(rows, std::move(lengths));
+  return embedding_of(std::move(rows), pad);
+}
+
+TextEmbedding TextEncoder::encode_given(const std::vector<at::Tensor>& embeddings, const PadPolicy& pad) {
+  const int64_t cut = cut_length(pad);
+  const auto shortened = [&](const at::Tensor& t) { return cut >= 0 && t.size(0) > cut ? t.narrow(0, 0, cut) : t; };
+  Row empty;
+  std::vector<Row> rows;
+  for (size_t i = 0; i < embeddings.size(); ++i) {
+    if (!embeddings[i].defined()) {
+      if (!empty.outputs.defined()) {
+        const Rows made = encode_rows({std::string()}, cut, Use::kSampling);
+        empty = {made.outputs[0], made.mask[0]};
+      }
+      rows.push_back(empty);
+      continue;
+    }
+    const at::Tensor& given = embeddings[i];
+    if (given.dim() != 2 || given.size(1) != width() || given.size(0) == 0 || !given.is_floating_point()) {
+      fail<DataError>("row ", i, " of a batch has a text embedding of shape ", given.sizes(), " and type ",
+                      given.dtype(), "; expected (tokens, ", width(), ") of floating point");
+    }
+    const at::Tensor outputs = shortened(given).to(device(), at::kFloat);
+    rows.push_back({outputs, at::ones({outputs.size(0)}, outputs.options())});
+  }
+  return embedding_of(padded(rows), pad);
 }
 
 TextEmbedding embedding_from_rows(const std::vector<at::Tensor>& rows, int64_t length) {

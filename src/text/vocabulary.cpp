@@ -8,6 +8,7 @@
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
 #include "text/spiece_model.h"
+#include "text/utf8.h"
 
 namespace mdm {
 namespace {
@@ -74,13 +75,16 @@ double rounded_score(float score) {
 }  // namespace
 
 Vocabulary read_vocab(const std::filesystem::path& file) {
-  const std::string text = read_text_file(file, kMaxVocabularyBytes);
-  const std::string where = printable(file.string(), 1000);
+  return parse_vocab(read_text_file(file, kMaxVocabularyBytes), printable(file.string(), 1000));
+}
+
+Vocabulary parse_vocab(std::string_view text, const std::string& where) {
+  if (text.size() > kMaxVocabularyBytes) fail<DataError>(where, ": more than ", kMaxVocabularyBytes, " bytes");
   Vocabulary vocabulary;
   size_t line_number = 0;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
-    const auto line = trim_right(std::string_view(text).substr(begin, end - begin));
+    const auto line = trim_right(text.substr(begin, end - begin));
     begin = end + 1;
     ++line_number;
     const size_t tab = line.find('\t');
@@ -111,6 +115,29 @@ Vocabulary read_vocab(const std::filesystem::path& file) {
   if (vocabulary.size() == 0) fail<DataError>(where, ": is empty; expected lines of a piece, a tab and a score");
   refuse_duplicates(vocabulary, where, "line", 1);
   return vocabulary;
+}
+
+std::string vocab_text(const Vocabulary& vocabulary) {
+  std::string text;
+  for (size_t id = 0; id < vocabulary.size(); ++id) {
+    const auto piece = vocabulary.piece(id);
+    for (size_t i = 0; i < piece.size();) {
+      const size_t length = utf8_sequence_length(piece.substr(i, 4));
+      if (length == 0 || piece[i] == '\t' || piece[i] == '\n' || piece[i] == '\0') {
+        fail<ConfigError>("the vocabulary's piece ", id, " \"", printable(piece),
+                          "\" can't be kept in a checkpoint: it is no line of text");
+      }
+      text += piece[i] == ' ' ? kSpaceMark : piece.substr(i, length);
+      i += length;
+    }
+    char score[64];
+    const double value = vocabulary.costs[id] == 0 ? 0 : -vocabulary.costs[id];
+    const auto written = std::to_chars(score, score + sizeof(score), value);
+    text += '\t';
+    text.append(score, written.ptr);
+    text += '\n';
+  }
+  return text;
 }
 
 Vocabulary vocabulary_from_spiece(const std::filesystem::path& file) {

@@ -29,6 +29,11 @@ constexpr size_t kMaxPieceBytes = 512;
 
 /// Reads lines `piece TAB score`. DataError names the line.
 Vocabulary read_vocab(const std::filesystem::path& file);
+/// The same from memory; `where` names the place in errors.
+Vocabulary parse_vocab(std::string_view text, const std::string& where);
+/// The vocabulary as such lines: parse_vocab() of them gives the same pieces and costs. ConfigError when a piece
+/// has no place in a text file (a tab, a line break, bytes that are no UTF-8).
+std::string vocab_text(const Vocabulary& vocabulary);
 /// Reads a SentencePiece model: scores rounded to 5 decimals, the 100 extra ids added where absent.
 Vocabulary vocabulary_from_spiece(const std::filesystem::path& file);
 

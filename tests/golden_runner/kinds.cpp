@@ -23,6 +23,7 @@ const std::map<std::string, Check>& kinds_by_name() {
       {"nested_losses", check_diffusion},
       {"sampler", check_sampler},
       {"end_to_end", check_end_to_end},
+      {"train", check_train},
   };
   return kinds;
 }
@@ -44,6 +45,15 @@ void add_file_case(const std::filesystem::path& file, std::vector<Case>& out) {
     if (std::filesystem::exists(json)) {
       const auto content = read_json(json);
       if (content.is_object() && content.value("kind", "") == "init") add("init", check_init);
+    }
+  }
+  if (ends_with(name, ".json") &&
+      std::filesystem::exists(std::filesystem::path(file).replace_extension(".safetensors"))) {
+    if (name == "decoded.json") add("reader", check_reader_decode);
+    if (name == "resized.json") add("reader", check_reader_resize);
+    if (std::filesystem::is_directory(file.parent_path() / ".." / "data")) {
+      const auto content = read_json(file);
+      if (content.is_object() && content.contains("reader_config")) add("reader", check_reader_run);
     }
   }
   if (ends_with(name, ".jsonl")) add("tokenizer", check_tokenizer);

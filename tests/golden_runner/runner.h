@@ -75,6 +75,10 @@ void check_sampler(const std::filesystem::path& path, const Context&, Report&); 
 void check_checkpoint(const std::filesystem::path& path, const Context&, Report&);  // one .pth of a manifest.json
 void check_tokenizer(const std::filesystem::path& path, const Context&, Report&);   // a .jsonl
 void check_t5(const std::filesystem::path& path, const Context&, Report&);          // model/ + io.safetensors
+void check_train(const std::filesystem::path& path, const Context&, Report&);       // kind train
 void check_end_to_end(const std::filesystem::path& path, const Context&, Report&);  // kind end_to_end
+void check_reader_decode(const std::filesystem::path& path, const Context&, Report&);  // decoded.json
+void check_reader_resize(const std::filesystem::path& path, const Context&, Report&);  // resized.json
+void check_reader_run(const std::filesystem::path& path, const Context&, Report&);     // runs/NAME.json
 
 }  // namespace mdm::golden

@@ -10,6 +10,7 @@
 
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
+#include "mdm/media/png.h"
 #include "media/test_images.h"
 
 namespace mdm {
@@ -53,6 +54,30 @@ TEST(Decode, JpegOfCmyk) {
   std::fill(cmyk.pixels.begin(), cmyk.pixels.end(), uint8_t{200});
   for (size_t i = 3; i < cmyk.pixels.size(); i += 4) cmyk.pixels[i] = 180;
   near(decode(test::cmyk_jpeg_of(cmyk, false)), 200 * 75 / 255, 127 * 75 / 255, 127 * 75 / 255);
+}
+
+// What the reference's reader does otherwise; its own outputs are golden cases of kind reader.
+TEST(Decode, AsMlx) {
+  DecodeOptions mlx;
+  mlx.as_mlx = true;
+  const std::string gray = test::jpeg_of(gradient(20, 12, 1));
+  const Image three = decode(gray, mlx);
+  EXPECT_EQ(three.channels, 3);
+  EXPECT_EQ(three.pixels[0], decode(gray).pixels[0]);
+  EXPECT_EQ(three.pixels[2], decode(gray).pixels[0]);
+  Image inks(16, 16, 4);
+  for (size_t i = 0; i < inks.pixels.size(); ++i) inks.pixels[i] = std::array<uint8_t, 4>{200, 100, 50, 180}[i % 4];
+  EXPECT_NEAR(decode(test::cmyk_jpeg_of(inks, true), mlx).pixels[1], 100, 3);
+  EXPECT_EQ(decode(test::with_orientation(test::jpeg_of(gradient(20, 12, 3)), 6, true), mlx).width, 20);
+  const Image rgba = noise(9, 7, 4);
+  EXPECT_EQ(decode(encode_png(rgba), mlx).pixels, to_rgb(rgba, AlphaRule::kDrop).pixels);
+  EXPECT_EQ(decode(encode_png(noise(9, 7, 2)), mlx).channels, 2);
+  // A wrong checksum passes, a cut file doesn't.
+  std::string png = encode_png(rgba);
+  png[png.size() - 13] = static_cast<char>(png[png.size() - 13] ^ 1);  // of the last IDAT chunk
+  EXPECT_THROW(decode(png), DataError);
+  EXPECT_EQ(decode(png, mlx).pixels, to_rgb(rgba, AlphaRule::kDrop).pixels);
+  EXPECT_THROW(decode(png.substr(0, png.size() / 2), mlx), DataError);
 }
 
 TEST(Decode, JpegWithBytesBeforeAMarkerOrBehindTheEnd) {

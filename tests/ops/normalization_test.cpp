@@ -5,6 +5,10 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
 namespace mdm::ops {
 namespace {
 
@@ -44,6 +48,51 @@ TEST_P(GroupNormTest, FusedEqualsTheComposition) {
           EXPECT_EQ(actual.scalar_type(), dtype);
           EXPECT_TRUE(actual.is_contiguous(at::MemoryFormat::ChannelsLast));
           EXPECT_LT(error_of(actual, expected), tolerance) << dtype << " silu " << silu << " modulated " << modulated;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(GroupNormTest, FusedGradientsEqualThoseOfTheComposition) {
+  const NormShape s = GetParam();
+  at::Generator generator = at::detail::createCPUGenerator(11);
+  const auto random = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kDouble); };
+  for (const double mean : {0.0, 30.0}) {
+    const at::Tensor x = random({s.batch, s.channels, s.height, s.width}) + mean;
+    const at::Tensor direction = random(x.sizes());
+    const std::vector<at::Tensor> parameters = {random({s.channels}), random({s.channels}),
+                                                random({s.batch, s.channels}), random({s.batch, s.channels})};
+    for (const bool silu : {false, true}) {
+      for (const bool modulated : {false, true}) {
+        for (const auto& [dtype, tolerance] : {std::pair{at::kFloat, 2e-5}, std::pair{at::kBFloat16, 2e-2}}) {
+          // Inputs rounded to the type, so that only the kernel's own errors are seen; the oracle is in float64.
+          const auto gradients = [&](bool fused, at::ScalarType type, at::ScalarType parameter_type) {
+            std::vector<at::Tensor> inputs = {channels_last(x.to(dtype).to(type))};
+            for (const at::Tensor& p : parameters) inputs.push_back(p.to(at::kFloat).to(parameter_type));
+            for (at::Tensor& t : inputs) t = t.detach().requires_grad_();
+            const at::Tensor none;
+            const at::Tensor y = (fused ? group_norm : group_norm_composition)(inputs[0], s.groups, inputs[1],
+                                                                               inputs[2], modulated ? inputs[3] : none,
+                                                                               modulated ? inputs[4] : none, silu);
+            y.backward(direction.to(dtype).to(y.scalar_type()));
+            std::vector<at::Tensor> out;
+            for (const at::Tensor& t : inputs) {
+              if (t.grad().defined()) out.push_back(t.grad());
+            }
+            return out;
+          };
+          const auto actual = gradients(true, dtype, at::kFloat);
+          const auto expected = gradients(false, at::kDouble, at::kDouble);
+          const auto plain = gradients(false, at::kFloat, at::kFloat);
+          ASSERT_EQ(actual.size(), modulated ? 5U : 3U);
+          EXPECT_TRUE(actual[0].is_contiguous(at::MemoryFormat::ChannelsLast));
+          for (size_t i = 0; i < actual.size(); ++i) {
+            // Two values per group cancel all but a trace of the gradient: there float32 itself is the measure.
+            const double bound = std::max(tolerance, 4 * error_of(plain[i], expected[i]));
+            EXPECT_LT(error_of(actual[i], expected[i]), bound)
+                << i << ' ' << dtype << " silu " << silu << " modulated " << modulated;
+          }
         }
       }
     }

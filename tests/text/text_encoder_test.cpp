@@ -121,6 +121,22 @@ TEST_F(TextEncoderTest, SamePromptIsEncodedOnce) {
   EXPECT_EQ(t5.captions_encoded(), 5) << "captions of a data set are not kept";
 }
 
+// What a run computes again after a crash must be the same, whatever else it computes at that time.
+TEST_F(TextEncoderTest, TrainingRowsDependOnNothingElse) {
+  const auto encoder = make();
+  Captions all = {"", "a", "a red dog in the snow", "the old man and the sea went for a walk in the sea of the old"};
+  for (int i = 0; i < 20; ++i) all.push_back(concat("dog ", i, i % 3 == 0 ? " in the snow" : ""));
+  const auto together = encoder->encode(all, kPair, TextEncoder::Use::kTraining);
+  for (size_t i = 0; i < all.size(); ++i) {
+    const auto alone = encoder->encode({all[i]}, kPair, TextEncoder::Use::kTraining);
+    const int64_t length = alone.lm_outputs.size(1);
+    EXPECT_TRUE(together.lm_outputs[static_cast<int64_t>(i)].narrow(0, 0, length).equal(alone.lm_outputs[0])) << i;
+  }
+  // A dropped caption is encoded as sampling encodes no prompt.
+  EXPECT_TRUE(
+      encoder->encode({""}, kPair, TextEncoder::Use::kTraining).lm_mask.equal(encoder->encode({""}, kPair).lm_mask));
+}
+
 // Same numbers as the reference's way: all rows padded to the longest and encoded as one batch.
 TEST_F(TextEncoderTest, EqualsOnePaddedBatch) {
   const Captions captions = {"", "a red dog", "the old man and the sea"};
@@ -166,7 +182,7 @@ TEST_F(TextEncoderTest, ThingsThatDontBelongTogether) {
   text_.vocab_file = "data/t5.vocab";
   expect_error<ConfigError>([&] { make(); }, {"data/t5.vocab' is not there", "spiece.model"});
   text_.kind = TextKind::kJoint;
-  expect_error<ConfigError>([&] { make(); }, {"joint", "t5, precomputed and class"});
+  expect_error<ConfigError>([&] { make(); }, {"joint", "data/t5.vocab' is not there"});
 }
 
 TEST_F(TextEncoderTest, DamagedWeightsAreSeen) {
@@ -245,6 +261,10 @@ TEST_F(TextEncoderTest, ClassLabels) {
   wrong.class_width = 5;
   expect_error<ConfigError>([&] { make(wrong); }, {"3 classes", "width 5"});
   expect_error<DataError>([&] { plain->encode({"red fx"}, kBatch); }, {"no class 'red fx'", "'red fox'"});
+  const auto training = plain->encode({"owl", ""}, policy(PadPolicy::Mode::kFixed, 64), TextEncoder::Use::kTraining);
+  EXPECT_EQ(training.lm_outputs.sizes(), at::IntArrayRef({2, 1, 3})) << "a label is one token, whatever the padding";
+  EXPECT_EQ(training.attended_lengths, (Lengths{1, 1}));
+  EXPECT_EQ(training.lm_outputs[1].abs().sum().item<double>(), 0) << "a dropped label is the zero vector";
   text_test::write_text(text_.vocab_file, "cat\ncat\n");
   expect_error<DataError>([&] { make(); }, {"'cat' is there twice"});
   text_test::write_text(text_.vocab_file, "<unk>\n");
@@ -286,6 +306,21 @@ TEST_F(TextEncoderTest, PrecomputedEmbeddings) {
   EXPECT_THROW(make(), CheckpointError);
   write_embeddings(text_.text_model, {{"a dog", {3}}});
   EXPECT_THROW(make(), CheckpointError);
+
+  write_embeddings(text_.text_model, {{"", {2, 4}}});
+  const auto stored = make();
+  const at::Tensor own = at::arange(12, at::kFloat).view({3, 4}) + 100;
+  const auto given = stored->encode_given({own.to(at::kBFloat16), at::Tensor()}, kPair);
+  EXPECT_EQ(given.attended_lengths, (Lengths{3, 2}));
+  EXPECT_TRUE(given.lm_outputs[0].equal(own)) << "100 to 111 are bfloat16 numbers";
+  EXPECT_TRUE(given.lm_outputs[1].narrow(0, 0, 2).equal(stored->encode({""}, kPair).lm_outputs[0]))
+      << "a dropped caption has the file's empty one";
+  EXPECT_TRUE(given.lm_mask.equal(at::tensor({1.F, 1.F, 1.F, 1.F, 1.F, 0.F}).view({2, 3})));
+  const auto fixed = stored->encode_given({own}, policy(PadPolicy::Mode::kFixed, 2));
+  EXPECT_EQ(fixed.lm_outputs.sizes(), at::IntArrayRef({1, 2, 4}));
+  for (const at::Tensor& bad : {at::ones({3, 5}), at::ones({4}), at::ones({0, 4}), at::ones({3, 4}, at::kLong)}) {
+    EXPECT_THROW(stored->encode_given({bad}, kPair), DataError);
+  }
 
   const auto beside = embedding_from_rows({at::ones({2, 3}), at::ones({1, 3})});
   EXPECT_EQ(beside.attended_lengths, (Lengths{2, 2}));

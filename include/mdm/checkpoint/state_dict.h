@@ -22,6 +22,8 @@ struct LoadOptions {
   /// Names in the file are `prefix` + name; others in the file are none of our business. For files that
   /// hold several models, or were written by a wrapper ("module.").
   std::string prefix;
+  /// Names in the file that begin so are none of our business either (the text encoder in a safetensors file).
+  std::string ignored_prefix;
   /// Compares names and shapes, copies nothing (to refuse a wrong file before the work that comes first).
   bool compare_only = false;
 };

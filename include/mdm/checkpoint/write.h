@@ -13,6 +13,22 @@
 
 namespace mdm {
 
+/// What a file keeps of a text encoder that was trained with the model: a TensorSection of this name.
+inline constexpr const char* kTextEncoderSection = "text_encoder";
+/// Beside it, an item with that encoder's vocabulary (the text of a .vocab file).
+inline constexpr const char* kTextVocabularyItem = "text_vocabulary";
+
+/// Tensors of another network in the same file. In a .pth they are a dictionary of this name beside
+/// `state_dict`. Safetensors have no dictionaries: there the name and a dot stand before each tensor's name
+/// (with_sections()).
+struct TensorSection {
+  std::string name;
+  std::vector<NamedTensor> tensors;
+};
+
+/// The tensors and those of the sections under one name each, for safetensors.
+std::vector<NamedTensor> with_sections(std::vector<NamedTensor> tensors, const std::vector<TensorSection>& sections);
+
 struct WriteOptions {
   /// Floating-point tensors are written as this type; others stay as they are.
   std::optional<at::ScalarType> dtype;
@@ -34,13 +50,15 @@ std::filesystem::path write_sharded_safetensors(const std::filesystem::path& fol
                                                 const std::map<std::string, std::string>& metadata = {},
                                                 const WriteOptions& options = {});
 
-/// Writes {'state_dict': OrderedDict(tensors), **items} as torch.save does (zip layout), with plain values
-/// only. `items_json` is one JSON object; numbers, texts, lists and dictionaries become Python's own, and
+/// Writes {'state_dict': OrderedDict(tensors), section: OrderedDict(its tensors), ..., **items} as torch.save
+/// does (zip layout), with plain values only. `items_json` is one JSON object; numbers, texts, lists and dictionaries
+/// become Python's own, and
 /// {"__float__": "nan"} and {"__int__": "123"}, as TensorFile::metadata_json() gives them, NaN and a big
-/// whole number; it may not have a key state_dict. Afterwards the file is read again and all checksums are
-/// compared. Errors as above, and CheckpointError for unsigned types of more than 8 bits, which torch has
+/// whole number; it may not have a key state_dict or a section's name. Afterwards the file is read again and all
+/// checksums are compared. Errors as above, and CheckpointError for unsigned types of more than 8 bits, which torch has
 /// no storages for.
 void write_pth(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
-               const std::string& items_json = "{}", const WriteOptions& options = {});
+               const std::string& items_json = "{}", const WriteOptions& options = {},
+               const std::vector<TensorSection>& sections = {});
 
 }  // namespace mdm

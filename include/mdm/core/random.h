@@ -18,7 +18,8 @@ enum class RandomStream : uint32_t {
   kLayerDropout = 5,
   kCrop = 6,
   kShuffle = 7,
-  kInit = 8,  ///< fresh weights
+  kInit = 8,   ///< fresh weights
+  kScene = 9,  ///< generated pictures (the demo data)
 };
 
 /// The address of a sequence of random numbers.

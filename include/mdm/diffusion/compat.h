@@ -1,6 +1,8 @@
 // Where libmdm differs from the reference on purpose, and how the golden runner gets the reference's way.
 #pragma once
 
+#include <cstdint>
+
 namespace mdm {
 
 /// Only the golden runner sets any of these.
@@ -18,7 +20,13 @@ struct Compat {
   bool truncated_pixels = false;
   /// A pipeline draws its noise for a whole batch from torch's CPU generator, seeded with the first
   /// picture's seed (ml_mdm/diffusion.py: get_noise; samplers.py).
+  /// In training: times and noise of all levels from such a generator, seeded with the run's seed, batch after
+  /// batch (ml_mdm/diffusion.py: get_loss).
   bool torch_noise = false;
+  /// The learning rate rises one update later (ml_mdm/lr_scaler.py).
+  bool reference_lr = false;
+  /// In so many first updates the averaged weights become the weights (ml_mdm/models/model_ema.py: warmup_steps).
+  int64_t ema_copies = 0;
 };
 
 }  // namespace mdm

@@ -23,6 +23,14 @@ struct Image {
   const uint8_t* row(int y) const { return pixels.data() + static_cast<size_t>(y) * row_bytes(); }
 };
 
+/// A picture that may be smaller than the one in the file.
+struct ReducedImage {
+  Image image;
+  int full_width = 0;  ///< of the picture in the file, turned upright like `image`
+  int full_height = 0;
+  int reduction = 1;  ///< 1, 2, 4 or 8: a pixel of `image` stands for a square with this side
+};
+
 /// Throws Error when `pixels` doesn't fit the sides and channels, or these are out of range; `what` names
 /// the picture in the text. Functions that take pictures call it.
 void check_image(const Image& image, const char* what);

@@ -14,6 +14,22 @@ enum class ResizeFilter { kBilinear, kBicubic };
 /// least 1, Error otherwise. Alpha is filtered like the colours.
 Image resize(const Image& image, int width, int height, ResizeFilter filter = ResizeFilter::kBicubic);
 
+/// A part of a picture; width 0 = all of it.
+struct Part {
+  int x = 0;
+  int y = 0;
+  int width = 0;
+  int height = 0;
+};
+
+/// Resizing for training, by the rule of the reference's reader (mlx-data: stb_image_resize2 with its triangle filter
+/// and clamped edges): like kBilinear above, but what the filter reaches outside of the picture counts for the pixel
+/// at the edge. Of the width x height result only `part` is computed, so a crop costs what it shows.
+/// Error when sides are below 1 or the part leaves the result.
+Image resize_clamped(const Image& image, int width, int height, const Part& part = {});
+/// The same from a reduced picture, whose last row and column may stand for less than the others.
+Image resize_clamped(const ReducedImage& image, int width, int height, const Part& part = {});
+
 /// The same for `planes` planes of floats: (planes, height, width) -> (planes, new_height, new_width).
 std::vector<float> resize_planes(const float* source, int planes, int height, int width, int new_height, int new_width,
                                  ResizeFilter filter = ResizeFilter::kBicubic);

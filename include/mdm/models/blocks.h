@@ -135,6 +135,7 @@ class Stage : public torch::nn::Module {
   /// Appends the keys and values of its cross-attention layers.
   void append_key_values(const at::Tensor& text, std::vector<ops::KeyValue>& out) const;
   size_t text_layers() const;
+  const Options& options() const { return options_; }
   void init(const ModelInit& how);
   /// Packs the weights for inputs (batch, ., height, width); sets the two to the output's size.
   void pack(int64_t batch, int64_t& height, int64_t& width);

@@ -46,6 +46,15 @@ class UNet : public torch::nn::Module {
   /// Draws all weights in the order in which the reference constructs its layers.
   virtual void init(const ModelInit& how);
 
+  /// Training: whether stages keep nothing but their inputs and compute their activations again in the backward
+  /// pass, which gives the same gradients. ForwardContext::dropout must then stay until that has run.
+  virtual void set_gradient_checkpointing(bool on) { recompute_ = on; }
+
+  /// Parameters that no forward pass uses, by their place in the reference's constructor (a level around
+  /// another one has its own reading of the text, and layers for interp_conditioning), and those that only
+  /// predictions of inner levels use, unless `inner_predictions` count in the loss.
+  std::vector<at::Tensor> unused_parameters(bool inner_predictions) const;
+
   /// Inference on the CPU: replaces convolution weights by oneDNN's own layout for a batch of images
   /// whose outermost level is `side` pixels. Weights can't be loaded or saved afterwards.
   virtual void pack(int64_t batch, int64_t height, int64_t width);
@@ -85,6 +94,12 @@ class UNet : public torch::nn::Module {
   size_t level_;
   int64_t in_channels_;
   int64_t outer_frames_ = 1, inner_frames_ = 1;  // per side, temporal mode
+  bool recompute_ = false;
+  virtual void append_unused(bool prediction_counts, bool inner_predictions, std::vector<at::Tensor>& out) const;
+  /// The parts of a level's own that only the innermost level uses.
+  void append_text_reading(std::vector<at::Tensor>& out) const;
+  at::Tensor run_stage(const Stage& stage, const at::Tensor& x, const StageInputs& in, std::vector<at::Tensor>* kept,
+                       std::vector<at::Tensor>* skips) const;
 
  private:
   friend class NestedUNet;  // a level reads the text and conditions the levels inside it
@@ -110,6 +125,7 @@ class NestedUNet : public UNet {
                                                          const ForwardContext& context) const override;
   void init(const ModelInit& how) override;
   void pack(int64_t batch, int64_t height, int64_t width) override;
+  void set_gradient_checkpointing(bool on) override;
   size_t levels() const override { return 1 + inner_->levels(); }
   const std::shared_ptr<UNet>& inner() const { return inner_; }
 
@@ -117,6 +133,7 @@ class NestedUNet : public UNet {
   Text read_text(const TextEmbedding& text) const override;
   void append_conditioning(const at::Tensor& text, const MicroValues& micros, int64_t batch,
                            Conditioning& out) const override;
+  void append_unused(bool prediction_counts, bool inner_predictions, std::vector<at::Tensor>& out) const override;
 
  private:
   std::shared_ptr<UNet> inner_;

@@ -17,8 +17,8 @@ struct DropoutSource {
 };
 
 /// x (B, ...) with each element kept with probability 1 - p and divided by it, else 0. The mask of a row
-/// depends on (seed, attempt, step, its sample, layer) alone. B may be a multiple of samples.size()
-/// (frames of one sample, one after the other).
-at::Tensor dropout(const at::Tensor& x, double p, const DropoutSource& source, uint32_t layer);
+/// depends on (seed, attempt, step, its sample, layer) alone. `rows`: x is that of the first so many samples
+/// (levels of a mixed batch); -1: of all. B may be a multiple of that (frames of one sample, one after the other).
+at::Tensor dropout(const at::Tensor& x, double p, const DropoutSource& source, uint32_t layer, int64_t rows = -1);
 
 }  // namespace mdm::ops

@@ -29,6 +29,10 @@ class MdmTokenizer final : public Tokenizer {
   /// By content: a SentencePiece model or a .vocab.
   static MdmTokenizer open(const std::filesystem::path& file, const TokenizerCompat& compat = {});
 
+  /// The text of a .vocab file, as vocab_text() gives it; `where` names the place in errors.
+  static MdmTokenizer from_vocab_text(std::string_view text, const std::string& where,
+                                      const TokenizerCompat& compat = {});
+
   MdmTokenizer(MdmTokenizer&&) noexcept;
   MdmTokenizer& operator=(MdmTokenizer&&) noexcept;
   ~MdmTokenizer() override;
@@ -47,6 +51,9 @@ class MdmTokenizer final : public Tokenizer {
   /// The bytes of a piece (with spaces for U+2581); ids in [0, vocab_size).
   std::string_view piece(int32_t id) const;
   double cost(int32_t id) const;
+  /// The vocabulary as the text of a .vocab file, to be kept in a checkpoint. ConfigError when a piece has no
+  /// place in such a file.
+  std::string vocab_text() const;
 
  private:
   struct Impl;

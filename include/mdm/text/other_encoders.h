@@ -11,7 +11,8 @@
 namespace mdm {
 
 /// Looks captions up in a file of tensors, each (L, D) and named by its caption. The empty caption, which
-/// guidance needs, is one of them.
+/// guidance and dropped captions need, is one of them; in training it may be the only one, with the others'
+/// embeddings beside the images (TextEncoder::encode_given).
 class PrecomputedTextEncoder final : public TextEncoder {
  public:
   /// CheckpointError when the tensors are not all matrices of one width.
@@ -24,7 +25,7 @@ class PrecomputedTextEncoder final : public TextEncoder {
 
  protected:
   /// DataError that names the nearest caption when one is not in the file.
-  std::vector<Row> encode_rows(const std::vector<std::string>& captions, int64_t max_length, Use use) override;
+  Rows encode_rows(const std::vector<std::string>& captions, int64_t max_length, Use use) override;
 
  private:
   struct Impl;
@@ -50,7 +51,8 @@ class ClassLabelEncoder final : public TextEncoder {
   int64_t column_of(const std::string& label) const;
 
  protected:
-  std::vector<Row> encode_rows(const std::vector<std::string>& captions, int64_t max_length, Use use) override;
+  Rows encode_rows(const std::vector<std::string>& captions, int64_t max_length, Use use) override;
+  int64_t forced_length() const override { return 1; }  // a label has nothing to pad
 
  private:
   std::string where_;

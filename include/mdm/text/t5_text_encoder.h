@@ -26,15 +26,22 @@ class T5TextEncoder final : public TextEncoder {
 
   /// The ids of a caption as encode() uses them. DataError when the limits leave none.
   std::vector<int32_t> tokens_of(const std::string& caption, int64_t max_length, Use use) const;
+  /// The outputs of token lists, (L_i, D) float each, zero at padding ids; one forward for several of them.
+  /// `alone`: what a list gives depends on nothing but itself, to the bit: lists go through the network in a
+  /// fixed number of rows and padded to one of few lengths, so that its products always have the same shapes.
+  /// Training wants that: what is computed again after a crash, or was kept, is the same.
+  std::vector<at::Tensor> encode_tokens(const std::vector<const std::vector<int32_t>*>& ids, bool alone);
+  /// 1 where an id is no padding: (L) float.
+  at::Tensor mask_of(const std::vector<int32_t>& ids) const;
   /// How many distinct captions went through the network since the object was made.
   int64_t captions_encoded() const { return captions_encoded_; }
 
  protected:
-  std::vector<Row> encode_rows(const std::vector<std::string>& captions, int64_t max_length, Use use) override;
+  Rows encode_rows(const std::vector<std::string>& captions, int64_t max_length, Use use) override;
   int64_t forced_length() const override;
 
  private:
-  std::vector<Row> encode_ids(const std::vector<const std::vector<int32_t>*>& ids);
+  friend class CachedTextEncoder;  // has the same rows, from elsewhere
   void keep(const std::map<std::vector<int32_t>, Row>& rows);
 
   std::unique_ptr<const Tokenizer> tokenizer_;

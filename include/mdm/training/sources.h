@@ -1,0 +1,53 @@
+// What the trainer is fed with: batches, their text, and sums over the processes that train together.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mdm/checkpoint/state_dict.h"
+#include "mdm/data/batch.h"
+#include "mdm/text/text_embedding.h"
+
+namespace mdm {
+
+/// Batches in order: the micro-steps of a training step one after the other, then those of the next step.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  /// The next one; waits for it. Throws DataError when the data is unusable.
+  virtual Batch next() = 0;
+  /// Goes on with the first micro-step of `step`.
+  virtual void seek(uint64_t step) = 0;
+  /// What a checkpoint keeps beside the step (counters), as JSON, and back.
+  virtual std::string state_json() const { return "{}"; }
+  virtual void restore(const std::string& /*state_json*/) {}
+};
+
+/// Turns the captions of a batch into features.
+class TextSource {
+ public:
+  virtual ~TextSource() = default;
+  /// D of the features.
+  virtual int64_t width() const = 0;
+  /// One row a sample; can be differentiated where something in it is trained.
+  virtual TextEmbedding embed(const Batch& batch) = 0;
+  /// Parameters that are trained along with the model (float32), by their own names; files and the arena put
+  /// "text_encoder." in front.
+  virtual std::vector<NamedTensor> trained() const { return {}; }
+};
+
+/// The processes that train together, of which each holds the whole model. This one is alone.
+class TrainingGroup {
+ public:
+  virtual ~TrainingGroup() = default;
+  virtual int64_t rank() const { return 0; }
+  virtual int64_t size() const { return 1; }
+  /// Replaces `values` by the sum over all processes; called by all of them in the same order.
+  virtual void sum(at::Tensor& /*values*/) {}
+};
+
+}  // namespace mdm

@@ -1,0 +1,90 @@
+// The training loop: batches in, better weights out, and a run folder from which it goes on after any stop.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mdm/checkpoint/tensor_file.h"
+#include "mdm/config/config.h"
+#include "mdm/diffusion/compat.h"
+#include "mdm/models/unet.h"
+#include "mdm/training/parameter_arena.h"
+#include "mdm/training/run_directory.h"
+#include "mdm/training/sources.h"
+#include "mdm/training/training_state.h"
+
+namespace mdm {
+
+/// What one training step did.
+struct StepReport {
+  uint64_t step = 0;                      ///< steps done, this one included
+  double loss = 0;                        ///< mean over the step's samples, of all processes; without loss_factor
+  double lr = 0;                          ///< that the update had
+  double gradient_norm = 0;               ///< L2, of the mean's gradient, before clipping
+  bool updated = false;                   ///< false: loss or gradient were not finite, or there was no sample
+  bool stop = false;                      ///< a process was asked to stop
+  int64_t images = 0;                     ///< of all processes, holes not counted
+  double seconds = 0;                     ///< of the step
+  double data_seconds = 0;                ///< ... of these, waiting for data
+  std::vector<at::Tensor> times, losses;  ///< per micro-step: (B) int64, and (B) float loss per sample, without weights
+};
+
+enum class TrainingEnd {
+  kFinished,
+  kStopped,  ///< asked to stop; a checkpoint was written
+};
+
+/// What a trainer works with, beside the config. All of it outlives the trainer.
+struct TrainerParts {
+  UNet* model = nullptr;           ///< float32 weights to start from, on the CPU; the trainer takes them over
+  BatchSource* data = nullptr;     ///< at step 0
+  TextSource* text = nullptr;      ///< nullptr: a model without text
+  TrainingGroup* group = nullptr;  ///< nullptr: one process
+  RunDirectory* run = nullptr;     ///< nullptr: nothing is saved
+  at::Device device = at::kCPU;
+  uint64_t last_step = 0;       ///< > 0: training ends here when that is before num_training_steps (num_epochs)
+  std::string text_vocabulary;  ///< of the text encoder that is trained along; kept in the .pth files
+  const std::atomic<bool>* stop = nullptr;  ///< looked at in every step
+  std::function<void(const StepReport&)> on_step;
+  std::function<void(std::string_view)> show;  ///< takes the progress display; empty: stderr
+  Compat compat;
+};
+
+/// One per run. Of the config it reads the sections trainer, diffusion, model and runtime.
+class Trainer {
+ public:
+  /// `seed`: of the run (TrainerConfig::seed, drawn by the caller when that is -1).
+  Trainer(const Config& config, uint64_t seed, const TrainerParts& parts);
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  /// Goes on from a checkpoint: weights, averages, moments, state, place in the data. CheckpointError.
+  void resume(const SavedCheckpoint& checkpoint);
+
+  /// Trains until num_training_steps, or until asked to stop. Checkpoints every save_freq steps and at the end;
+  /// one that can't be written in between is reported, and training goes on. After max_skipped_steps steps
+  /// without an update in a row it goes back to the last checkpoint, once, and then throws Error, as it does
+  /// when the last checkpoint can't be written.
+  TrainingEnd run();
+
+  /// One step; run() is made of these.
+  StepReport step();
+  /// Writes a checkpoint of the present state, and vis_model_*.pth. Throws Error.
+  void save();
+
+  const TrainingState& state() const;
+  ParameterArena& arena();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mdm

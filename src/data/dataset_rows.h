@@ -1,0 +1,70 @@
+// How a data set is kept in memory: 32 bytes a sample, and the texts behind each other.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/archive_file.h"
+#include "mdm/data/dataset.h"
+
+namespace mdm {
+
+inline constexpr uint32_t kMissingMember = UINT32_MAX;
+inline constexpr uint64_t kMostMemberBytes = uint64_t{1} << 30;
+
+/// Where the bytes of a member are.
+struct MemberPlace {
+  uint64_t offset = 0;
+  uint32_t size = kMissingMember;
+  uint32_t archive = 0;
+};
+
+struct DatasetRow {
+  MemberPlace image;
+  uint64_t text = 0;  ///< in Impl::texts: the file name and behind it the caption
+  uint32_t file_bytes = 0;
+  uint32_t caption_bytes = 0;
+};
+
+struct Dataset::Impl {
+  std::vector<DatasetRow> rows;
+  std::string texts;
+  std::vector<std::string> archives;                  ///< as the lists name them
+  std::map<std::string, std::vector<float>> numbers;  ///< one a row
+  std::vector<MemberPlace> embeddings;                ///< one a row, or none
+  std::map<std::string, uint64_t> bad_rows;
+  std::unique_ptr<detail::ArchivePool> pool;
+
+  std::string_view file(const DatasetRow& row) const { return {texts.data() + row.text, row.file_bytes}; }
+  std::string_view caption(const DatasetRow& row) const {
+    return {texts.data() + row.text + row.file_bytes, row.caption_bytes};
+  }
+};
+
+/// A sample of a webdataset archive.
+struct WebSample {
+  std::string file;
+  std::string caption;
+  MemberPlace image;
+  std::vector<float> numbers;  ///< as many as asked for
+};
+
+struct WebSamples {
+  std::vector<WebSample> samples;
+  std::vector<std::pair<const char*, std::string>> bad;  ///< kind and text
+};
+
+class TarIndex;
+
+/// Groups the members of an archive by key.
+WebSamples read_webdataset(const TarIndex& index, const detail::ArchiveFile& file, uint32_t archive,
+                           const std::string& name, const std::vector<std::string>& numbers);
+
+/// The number in a field, or NaN when it is none or not finite.
+float number_of(std::string_view text);
+
+}  // namespace mdm

@@ -1,0 +1,90 @@
+// adamw_ema_step: the composition that defines it, and the choice of a faster back end.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/mul.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+
+#include "mdm/core/error.h"
+#include "mdm/ops/optimizer.h"
+#include "ops/adamw_ema_cpu.h"
+
+namespace mdm::ops {
+namespace {
+
+at::Tensor part_of(const at::Tensor& t, int64_t first, int64_t count) {
+  return t.defined() ? t.narrow(0, first, count) : t;
+}
+
+void check_buffer(const at::Tensor& t, const at::Tensor& weights, at::ScalarType dtype, const char* name) {
+  if (t.dim() != 1 || t.numel() != weights.numel() || !t.is_contiguous() || t.scalar_type() != dtype ||
+      t.device() != weights.device()) {
+    fail("adamw_ema_step: ", name, " don't fit weights of ", weights.numel(), " numbers");
+  }
+}
+
+void check_buffers(const OptimizerBuffers& b) {
+  check_buffer(b.weights, b.weights, at::kFloat, "weights");
+  check_buffer(b.gradients, b.weights, at::kFloat, "gradients");
+  check_buffer(b.exp_avg, b.weights, at::kFloat, "first moments");
+  check_buffer(b.exp_avg_sq, b.weights, at::kFloat, "second moments");
+  if (b.ema.defined()) check_buffer(b.ema, b.weights, at::kFloat, "averaged weights");
+  if (b.compute.defined()) check_buffer(b.compute, b.weights, at::kBFloat16, "bfloat16 weights");
+}
+
+float* floats(const at::Tensor& t) { return t.defined() ? t.mutable_data_ptr<float>() : nullptr; }
+
+}  // namespace
+
+OptimizerBuffers OptimizerBuffers::narrow(int64_t first, int64_t count) const {
+  return {part_of(weights, first, count),    part_of(gradients, first, count), part_of(exp_avg, first, count),
+          part_of(exp_avg_sq, first, count), part_of(ema, first, count),       part_of(compute, first, count)};
+}
+
+void adamw_ema_step_composition(const OptimizerBuffers& b, const AdamSettings& s) {
+  const c10::NoGradGuard no_grad;
+  const double correction1 = 1 - std::pow(s.beta1, static_cast<double>(s.update));
+  const double correction2 = 1 - std::pow(s.beta2, static_cast<double>(s.update));
+  at::Tensor weights = b.weights, exp_avg = b.exp_avg, exp_avg_sq = b.exp_avg_sq, ema = b.ema;
+  const at::Tensor gradients = b.gradients * s.gradient_factor;
+  exp_avg.add_(gradients - exp_avg, 1 - s.beta1);
+  exp_avg_sq.mul_(s.beta2).addcmul_(gradients, gradients, 1 - s.beta2);
+  if (s.weight_decay != 0) weights.mul_(1 - s.lr * s.weight_decay);
+  weights.addcdiv_(exp_avg, exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(s.eps), -s.lr / correction1);
+  if (ema.defined()) ema.add_(weights - ema, 1 - s.ema_decay);
+  if (b.compute.defined()) b.compute.copy_(weights);
+}
+
+void adamw_ema_step(const OptimizerBuffers& b, const AdamSettings& s) {
+  check_buffers(b);
+  if (s.update < 1) fail("adamw_ema_step: the number of the update is ", s.update, "; they count from 1");
+  if (!b.weights.is_cpu()) return adamw_ema_step_composition(b, s);
+  AdamNumbers numbers;
+  numbers.gradient_factor = static_cast<float>(s.gradient_factor);
+  numbers.blend1 = static_cast<float>(1 - s.beta1);
+  numbers.beta2 = static_cast<float>(s.beta2);
+  numbers.blend2 = static_cast<float>(1 - s.beta2);
+  numbers.shrink = static_cast<float>(1 - s.lr * s.weight_decay);
+  numbers.step_size = static_cast<float>(s.lr / (1 - std::pow(s.beta1, static_cast<double>(s.update))));
+  numbers.root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(s.beta2, static_cast<double>(s.update))));
+  numbers.eps = static_cast<float>(s.eps);
+  numbers.ema_blend = static_cast<float>(1 - s.ema_decay);
+  AdamPointers pointers;
+  pointers.weights = floats(b.weights);
+  pointers.gradients = b.gradients.const_data_ptr<float>();
+  pointers.exp_avg = floats(b.exp_avg);
+  pointers.exp_avg_sq = floats(b.exp_avg_sq);
+  pointers.ema = floats(b.ema);
+  pointers.compute = b.compute.defined() ? static_cast<uint16_t*>(b.compute.mutable_data_ptr()) : nullptr;
+  adamw_ema_cpu(pointers, numbers, b.weights.numel());
+}
+
+double sum_of_squares(const at::Tensor& values) {
+  if (values.dim() != 1 || !values.is_contiguous() || values.scalar_type() != at::kFloat) {
+    fail("sum_of_squares: the values must be flat float32");
+  }
+  if (!values.is_cpu()) return values.to(at::kDouble).square().sum().item<double>();
+  return sum_of_squares_cpu(values.const_data_ptr<float>(), values.numel());
+}
+
+}  // namespace mdm::ops

@@ -1,0 +1,272 @@
+#include "mdm/training/train_job.h"
+
+#include <ATen/Parallel.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include "mdm/core/error.h"
+#include "mdm/core/files.h"
+#include "mdm/core/log.h"
+#include "mdm/media/png.h"
+#include "mdm/text/joint_encoder.h"
+#include "mdm/text/text_model.h"
+#include "mdm/training/metrics.h"
+#include "mdm/training/trainer.h"
+#include "pipeline/device.h"
+#include "training/checkpoint_content.h"
+#include "training/config_change.h"
+#include "training/data_sources.h"
+#include "training/sample_grid.h"
+#include "training/starting_point.h"
+#include "training/step_display.h"
+#include "training/validation.h"
+
+namespace mdm {
+namespace {
+
+uint64_t chosen_train_seed(int64_t wanted) {
+  if (wanted >= 0) return static_cast<uint64_t>(wanted);
+  std::random_device device;
+  return device() & 0x7FFFFFFFU;  // fits every tool that reads the number back
+}
+
+// Files, flags, and where no file is given the config that the run has been started with.
+LoadedConfig config_of_training(const ParsedCommandLine& command_line, const std::optional<SavedCheckpoint>& saved) {
+  const bool from_saved = saved && command_line.config_files.empty();
+  return command_line.load(from_saved ? config_of_state(saved->state_json) : "");
+}
+
+void refuse_changes(const Config& config, const SavedCheckpoint& saved) {
+  const std::vector<std::string> changes = config_changes(config_of_state(saved.state_json), config);
+  if (changes.empty()) return;
+  std::string list;
+  for (const std::string& change : changes) list += "\n  " + change;
+  if (!config.trainer.allow_config_change) {
+    fail<ConfigError>(printable(saved.folder.string(), 1000),
+                      ": the settings have changed since this checkpoint:", list,
+                      "\n  Say --allow-config-change to go on with the new ones, or choose another output_dir");
+  }
+  log_warning("settings have changed since the checkpoint:", list);
+}
+
+// The tokenizer that the captions of a data set are counted with; nullptr where captions are no token lists.
+std::unique_ptr<Tokenizer> counting_tokenizer(const TextConfig& text) {
+  if (text.kind == TextKind::kClass || text.kind == TextKind::kPrecomputed) return nullptr;
+  const bool own = text.kind == TextKind::kJoint || !text.vocab_file.empty();
+  return make_tokenizer(text, own ? std::filesystem::path() : resolve_text_model(text.text_model));
+}
+
+// One run of train_parallel.
+class TrainJob {
+ public:
+  TrainJob(const Config& config, RunDirectory& run, const std::optional<SavedCheckpoint>& saved,
+           const std::atomic<bool>& stop);
+  int run();
+
+ private:
+  void open_training_set();
+  void open_validation_set();
+  void look_after(const StepReport& report);
+  void write_scalars(const StepReport& report);
+  void write_samples(uint64_t step);
+  void write_validation(uint64_t step);
+  bool embeddings() const { return config_.text.kind == TextKind::kPrecomputed; }
+
+  Config config_;
+  RunDirectory& run_;
+  at::Device device_;
+  uint64_t seed_;
+  std::unique_ptr<TextEncoder> encoder_;
+  std::unique_ptr<EncoderText> text_;
+  std::shared_ptr<UNet> model_;
+  TrainingData training_set_;
+  std::unique_ptr<LoaderBatches> batches_, validation_;
+  int64_t validation_batches_ = 0;
+  GridSetup grid_;
+  std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  double images_ = 0, seconds_ = 0, data_seconds_ = 0;  // since the last scalars
+};
+
+TrainJob::TrainJob(const Config& config, RunDirectory& run, const std::optional<SavedCheckpoint>& saved,
+                   const std::atomic<bool>& stop)
+    : config_(config),
+      run_(run),
+      device_(resolve_device(config.runtime.device)),
+      seed_(saved ? seed_of_state(saved->state_json) : chosen_train_seed(config.trainer.seed)) {
+  log_info("seed: ", seed_);
+  TextEncoderOptions options;
+  options.device = config_.text.kind == TextKind::kJoint ? at::Device(at::kCPU) : device_;
+  options.training = true;
+  encoder_ = make_text_encoder(config_.text, config_.reader, options);
+  text_ = std::make_unique<EncoderText>(*encoder_, config_);
+  model_ = make_model(config_.model, encoder_->width(), {at::kFloat, /*channels_last=*/true});
+  if (!saved) set_starting_point(config_, seed_, *model_, encoder_.get());
+  open_training_set();
+  open_validation_set();
+
+  TrainerParts parts;
+  parts.model = model_.get();
+  parts.data = batches_.get();
+  parts.text = text_.get();
+  parts.run = &run_;
+  parts.device = device_;
+  parts.stop = &stop;
+  parts.last_step = training_set_.plan->first_step(static_cast<uint64_t>(config_.trainer.num_epochs));
+  parts.on_step = [this](const StepReport& report) { look_after(report); };
+  if (const auto* joint = dynamic_cast<const JointTextEncoder*>(encoder_.get())) {
+    parts.text_vocabulary = joint->vocabulary();
+  }
+  trainer_ = std::make_unique<Trainer>(config_, seed_, parts);
+  if (saved) {
+    trainer_->resume(*saved);
+    log_info("goes on at step ", trainer_->state().step, " from ", printable(saved->folder.string(), 1000));
+  }
+  MetricsOptions metrics;
+  metrics.folder = run_.folder() / "train";
+  metrics.first_step = static_cast<int64_t>(trainer_->state().step) + 1;
+  metrics_ = std::make_unique<MetricsWriter>(metrics);
+  const std::string yaml = dump_yaml(config_);
+  write_file(run_.folder() / "config.yaml", yaml);
+  metrics_->text(static_cast<int64_t>(trainer_->state().step), "config", "```yaml\n" + yaml + "```");
+  const TrainerConfig& t = config_.trainer;
+  metrics_->hparams({{"lr", t.lr},
+                     {"batch_size", static_cast<double>(t.batch_size * t.num_gradient_accumulations)},
+                     {"warmup_steps", static_cast<double>(t.warmup_steps)},
+                     {"ema_decay", t.ema_decay},
+                     {"weight_decay", t.weight_decay},
+                     {"precision", choice_name(config_.runtime.precision)},
+                     {"parameters", static_cast<double>(trainer_->arena().numbers())}},
+                    {"loss", "validation/loss"});
+}
+
+void TrainJob::open_training_set() {
+  const auto tokenizer = counting_tokenizer(config_.text);
+  const TrainerConfig& t = config_.trainer;
+  const int64_t rows = t.batch_size * t.num_gradient_accumulations;
+  training_set_ = open_data(t.file_list, config_, tokenizer.get(), seed_, rows, embeddings());
+  LoaderOptions options = loader_options(config_, seed_, embeddings());
+  options.slices = micro_steps(t, 0, 1);
+  batches_ = std::make_unique<LoaderBatches>(training_set_, std::move(options));
+}
+
+// The same pictures in the same order each time, nothing about them left to chance.
+void TrainJob::open_validation_set() {
+  const TrainerConfig& t = config_.trainer;
+  TrainingData data = training_set_;
+  if (!t.validation_file_list.empty()) {
+    Config fixed = config_;
+    fixed.reader.shuffle = fixed.reader.random_crop = fixed.reader.random_flip = false;
+    fixed.reader.caption_dropout = 0;
+    fixed.reader.token_buckets.clear();
+    fixed.reader.num_readers = 1;
+    const auto tokenizer = counting_tokenizer(config_.text);
+    data = open_data(t.validation_file_list, fixed, tokenizer.get(), 0, t.batch_size, embeddings());
+    const auto samples = std::min<int64_t>(t.validation_samples, static_cast<int64_t>(data.plan->samples()));
+    validation_batches_ = std::max<int64_t>(1, samples / t.batch_size);
+    validation_ = std::make_unique<LoaderBatches>(data, loader_options(fixed, 0, embeddings()));
+  }
+  grid_.prompts = t.sample_prompts;
+  grid_.side = config_.reader.image_size;
+  grid_.device = device_;
+  constexpr size_t kPrompts = 16;
+  for (size_t i = 0; t.sample_prompts.empty() && i < data.dataset->size() && grid_.prompts.size() < kPrompts; ++i) {
+    if (data.captions->kept(i)) grid_.prompts.emplace_back(data.captions->text(*data.dataset, i));
+  }
+}
+
+void TrainJob::look_after(const StepReport& report) {
+  const TrainerConfig& t = config_.trainer;
+  images_ += static_cast<double>(report.images);
+  seconds_ += report.seconds;
+  data_seconds_ += report.data_seconds;
+  const auto due = [&](int64_t every) { return every > 0 && report.step % static_cast<uint64_t>(every) == 0; };
+  if (due(t.log_freq) || report.step == 1) write_scalars(report);
+  if (validation_ && due(t.validation_freq)) write_validation(report.step);
+  if (due(t.sample_freq)) write_samples(report.step);
+}
+
+void TrainJob::write_scalars(const StepReport& report) {
+  const TrainingState& state = trainer_->state();
+  metrics_->scalars(static_cast<int64_t>(report.step),
+                    {{"loss", report.loss},
+                     {"average_loss", state.average_loss},
+                     {"lr", report.lr},
+                     {"gradient_norm", report.gradient_norm},
+                     {"images_per_second", images_ / seconds_},
+                     {"data_wait", data_seconds_ / seconds_},
+                     {"memory_gib", static_cast<double>(resident_bytes()) / static_cast<double>(uint64_t{1} << 30)},
+                     {"samples", static_cast<double>(state.samples)},
+                     {"skipped_steps", static_cast<double>(state.skipped)}});
+  images_ = seconds_ = data_seconds_ = 0;
+}
+
+void TrainJob::write_samples(uint64_t step) {
+  if (grid_.prompts.empty()) return;
+  const Image sheet = draw_grid(config_, grid_, *model_, trainer_->arena(), encoder_.get());
+  metrics_->image(static_cast<int64_t>(step), "samples", sheet);
+  try {
+    const auto folder = run_.folder() / "samples";
+    make_writable_folder(folder);
+    char name[40];
+    std::snprintf(name, sizeof name, "step_%07llu.png", static_cast<unsigned long long>(step));
+    write_png(folder / name, sheet);
+  } catch (const Error& error) {
+    log_warning("no picture of step ", step, ": ", error.what());
+  }
+}
+
+void TrainJob::write_validation(uint64_t step) {
+  const ValidationLoss loss =
+      validate(config_, validation_batches_, *model_, trainer_->arena(), *validation_, text_.get(), device_);
+  metrics_->scalars(static_cast<int64_t>(step), {{"validation/loss", loss.mean},
+                                                 {"validation/quartile_1", loss.quartiles[0]},
+                                                 {"validation/quartile_2", loss.quartiles[1]},
+                                                 {"validation/quartile_3", loss.quartiles[2]},
+                                                 {"validation/quartile_4", loss.quartiles[3]}});
+  log_info("step ", step, ": validation loss ", loss.mean, " (by time: ", loss.quartiles[0], ", ", loss.quartiles[1],
+           ", ", loss.quartiles[2], ", ", loss.quartiles[3], ")");
+}
+
+int TrainJob::run() {
+  const TrainingEnd end = trainer_->run();
+  metrics_->flush();
+  const TrainingState& state = trainer_->state();
+  std::printf("%s at step %llu in %s\n", end == TrainingEnd::kFinished ? "finished" : "stopped",
+              static_cast<unsigned long long>(state.step), run_.folder().string().c_str());
+  return end == TrainingEnd::kFinished ? 0 : kStoppedExitCode;
+}
+
+}  // namespace
+
+AppInfo train_app_info() {
+  AppInfo info;
+  info.name = "train_parallel";
+  info.summary = "Trains a Matryoshka diffusion model on captioned images.";
+  info.sections =
+      Section::kModel | Section::kDiffusion | Section::kReader | Section::kText | Section::kTrainer | Section::kRuntime;
+  info.use = ConfigUse::kTrain;
+  info.examples =
+      "  train_parallel --config_path configs/models/cc12m_64x64.yaml --file-list training.tsv --output-dir run\n"
+      "  train_parallel --output-dir run     (goes on from the last checkpoint in run)\n";
+  return info;
+}
+
+int run_train(const ParsedCommandLine& command_line, const std::atomic<bool>& stop) {
+  const std::string folder = command_line.preliminary().config.trainer.output_dir;
+  if (folder.empty()) fail<ConfigError>("output_dir: no folder for checkpoints; give --output-dir FOLDER");
+  const TrainerConfig early = command_line.preliminary().config.trainer;
+  RunDirectory run(folder, {early.keep_last, early.keep_every});
+  const std::optional<SavedCheckpoint> saved = run.latest();
+  const LoadedConfig loaded = config_of_training(command_line, saved);
+  for (const std::string& warning : loaded.warnings) log_warning(warning);
+  apply_runtime(loaded.config.runtime);
+  if (saved) refuse_changes(loaded.config, *saved);
+  return TrainJob(loaded.config, run, saved, stop).run();
+}
+
+}  // namespace mdm

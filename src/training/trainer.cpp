@@ -1,0 +1,306 @@
+#include "mdm/training/trainer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <future>
+#include <optional>
+
+#include "mdm/core/error.h"
+#include "mdm/core/log.h"
+#include "mdm/diffusion/loss.h"
+#include "mdm/diffusion/noise.h"
+#include "mdm/training/lr_schedule.h"
+#include "training/checkpoint_content.h"
+#include "training/model_parameters.h"
+#include "training/step_display.h"
+#include "training/training_images.h"
+
+namespace mdm {
+namespace {
+
+// Compat: the reference's noise has the memory layout of its pictures, colours last, and is drawn in that order.
+at::Tensor reference_noise(int64_t batch, const std::vector<int64_t>& shape, const at::Generator& generator) {
+  return at::empty({batch, shape[1], shape[2], shape[0]}, at::kFloat).permute({0, 3, 1, 2}).normal_(0, 1, generator);
+}
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+struct Trainer::Impl {
+  Impl(const Config& source, uint64_t seed, const TrainerParts& given)
+      : config(source),
+        parts(given),
+        loss(source.diffusion, source.model, given.device, given.compat),
+        arena(arena_parameters(*given.model, given.text, inner_predictions_count(source)),
+              arena_options(source, given)),
+        learning_rate(source.trainer, given.compat) {
+    state.seed = seed;
+    parts.model->train();
+    parts.model->set_gradient_checkpointing(config.trainer.gradient_checkpointing);
+    if (parts.compat.torch_noise) generator = make_generator(seed);
+    if (parts.run != nullptr && config.trainer.write_pth) {
+      for (const char* pattern : kModelFiles) parts.run->add_companion(pattern);
+    }
+  }
+
+  static bool inner_predictions_count(const Config& config) { return config.diffusion.use_double_loss; }
+  static ParameterArena::Options arena_options(const Config& config, const TrainerParts& parts) {
+    ParameterArena::Options options;
+    options.compute = config.runtime.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+    options.device = parts.device;
+    return options;
+  }
+
+  // Sums of one step, over micro-steps and processes.
+  struct Sums {
+    at::Tensor values;  // (4) float64: loss, weight, images, processes that were asked to stop
+  };
+
+  StepReport step();
+  void accumulate(const Batch& batch, Sums& sums, StepReport& report);
+  TrainingInputs noisy_inputs(const Batch& batch);
+  void update(StepReport& report, double weight);
+  void roll_back();
+  void save();
+  void report_save();
+  void wait_for_save();
+  void load(const SavedCheckpoint& checkpoint);
+  TrainingEnd run();
+
+  Config config;
+  TrainerParts parts;
+  TrainingGroup alone;
+  DiffusionLoss loss;
+  ParameterArena arena;
+  LearningRate learning_rate;
+  TrainingState state;
+  std::optional<at::Generator> generator;  // compat
+  std::optional<uint64_t> saved_step;
+  std::future<void> pending_save;
+
+  TrainingGroup& group() { return parts.group != nullptr ? *parts.group : alone; }
+};
+
+TrainingInputs Trainer::Impl::noisy_inputs(const Batch& batch) {
+  const at::Tensor images = training_images(batch.images, parts.device);
+  const Schedule& schedule = loss.schedule();
+  const TrainingDraw draw{state.seed, state.attempt, state.step};
+  const at::Tensor times =
+      generator ? at::randint(0, schedule.steps(), {batch.size()}, *generator, at::TensorOptions().dtype(at::kLong))
+                : draw_times(draw, batch.samples, schedule.steps(), parts.device);
+  std::vector<at::Tensor> noise;
+  for (size_t level = 0; level < schedule.levels(); ++level) {
+    const int64_t ratio = schedule.scales()[0] / schedule.scales()[level];
+    const std::vector<int64_t> shape = {images.size(1), images.size(2) / ratio, images.size(3) / ratio};
+    noise.push_back(generator ? reference_noise(batch.size(), shape, *generator)
+                              : draw_noise(draw, batch.samples, level, shape, parts.device));
+  }
+  return loss.prepare(images, times, noise, {batch.first_row, batch.total_rows}, batch.weights);
+}
+
+// Forward and backward of one micro-step. Gradients add up in the arena, undivided: a loss is a pair of sum
+// and weight, and what divides is the weight of the whole step.
+void Trainer::Impl::accumulate(const Batch& batch, Sums& sums, StepReport& report) {
+  const TrainingInputs inputs = noisy_inputs(batch);
+  std::optional<TextEmbedding> text;
+  if (parts.text != nullptr) text = parts.text->embed(batch);
+  ops::DropoutSource dropout;
+  dropout.address.seed = state.seed;
+  dropout.address.attempt = state.attempt;
+  dropout.address.step = state.step;
+  dropout.samples = batch.samples;
+  ForwardContext context;
+  context.dropout = &dropout;
+  const Conditioning conditioning = parts.model->condition(text ? &*text : nullptr, batch.micros, batch.size());
+  const LossValue value = loss(inputs, parts.model->forward(inputs.x_t, inputs.times, conditioning, context));
+  // A slice of a mixed batch may have no row of any level that counts.
+  if (value.sum.requires_grad()) (value.sum * config.trainer.loss_factor).backward();
+
+  const c10::NoGradGuard no_grad;
+  sums.values.add_(at::stack({value.sum.detach(), value.weight, (batch.weights > 0).sum().to(parts.device),
+                              at::zeros({}, value.sum.options())})
+                       .to(at::kDouble));
+  report.times.push_back(inputs.times);
+  report.losses.push_back(value.per_example);
+}
+
+// Clipping by the global norm, then the optimizer; skipped when anything is not finite.
+void Trainer::Impl::update(StepReport& report, double weight) {
+  const TrainerConfig& trainer = config.trainer;
+  constexpr double kClipEpsilon = 1e-6;  // as torch.nn.utils.clip_grad_norm_ has it
+  if (weight == 0) return;               // all samples were holes
+  report.gradient_norm = arena.gradient_norm() / weight;
+  if (!std::isfinite(report.loss) || !std::isfinite(report.gradient_norm)) {
+    ++state.skipped;
+    ++state.skipped_in_row;
+    return;
+  }
+  ops::AdamSettings settings;
+  settings.lr = report.lr = learning_rate.at(state.updates);
+  settings.beta1 = trainer.adam_beta1;
+  settings.beta2 = trainer.adam_beta2;
+  settings.eps = trainer.adam_eps;
+  settings.weight_decay = trainer.use_adamw ? trainer.weight_decay : 0;
+  settings.update = static_cast<int64_t>(state.updates) + 1;
+  settings.gradient_factor = std::min(1.0, trainer.gradient_clip_norm / (report.gradient_norm + kClipEpsilon)) / weight;
+  settings.ema_decay = ema_decay_at(trainer, state.updates, parts.compat);
+  arena.update(settings);
+  ++state.updates;
+  state.skipped_in_row = 0;
+  state.add_loss(report.loss);
+  report.updated = true;
+}
+
+StepReport Trainer::Impl::step() {
+  const double start = now_seconds();
+  StepReport report;
+  Sums sums{at::zeros({4}, at::TensorOptions().dtype(at::kDouble).device(parts.device))};
+  arena.zero_gradients();
+  for (int64_t micro = 0; micro < config.trainer.num_gradient_accumulations; ++micro) {
+    const double asked = now_seconds();
+    const Batch batch = parts.data->next();
+    report.data_seconds += now_seconds() - asked;
+    accumulate(batch, sums, report);
+  }
+  if (parts.stop != nullptr && parts.stop->load()) sums.values.select(0, 3).add_(1);
+  at::Tensor gradients = arena.flat_gradients();
+  group().sum(gradients);
+  group().sum(sums.values);
+  const at::Tensor totals = sums.values.to(at::kCPU);
+  const double* total = totals.const_data_ptr<double>();
+  report.loss = total[0] / total[1];
+  report.images = static_cast<int64_t>(total[2]);
+  report.stop = total[3] > 0;
+  update(report, total[1]);
+  state.samples += static_cast<uint64_t>(report.images);
+  report.step = ++state.step;
+  report.seconds = now_seconds() - start;
+  return report;
+}
+
+// Writes a checkpoint: at once where the weights lie in host memory (a second copy of them would be too much), in the
+// background from a copy where they don't.
+void Trainer::Impl::save() {
+  report_save();
+  if (parts.run == nullptr || saved_step == state.step) return;
+  const bool background = !parts.device.is_cpu();
+  auto content = std::make_shared<const CheckpointContent>(
+      checkpoint_content(config, state, arena, *parts.data, group().size(), background));
+  const auto write = [this, content, saved = state] {
+    parts.run->save(*content);
+    if (config.trainer.write_pth) {
+      write_model_files(parts.run->folder(), config, saved, *content, parts.text_vocabulary);
+    }
+  };
+  saved_step = state.step;
+  try {
+    if (background) {
+      pending_save = std::async(std::launch::async, write);
+    } else {
+      write();
+    }
+  } catch (...) {
+    saved_step.reset();
+    throw;
+  }
+}
+
+// Ends a save in the background; that it failed is no reason not to go on.
+void Trainer::Impl::report_save() {
+  try {
+    wait_for_save();
+  } catch (const Error& error) {
+    log_error("a checkpoint could not be written: ", error.what(), ". Training goes on");
+  }
+}
+
+void Trainer::Impl::wait_for_save() {
+  if (!pending_save.valid()) return;
+  try {
+    pending_save.get();
+  } catch (...) {
+    saved_step.reset();
+    throw;
+  }
+}
+
+void Trainer::Impl::load(const SavedCheckpoint& checkpoint) {
+  const LoadedState loaded = load_checkpoint(checkpoint, arena);
+  if (config.trainer.resume_from_ema) arena.weights_from_ema();
+  state = loaded.state;
+  parts.data->restore(loaded.data_json);
+  parts.data->seek(state.step);
+  saved_step = state.step;
+}
+
+void Trainer::Impl::roll_back() {
+  const std::string what = concat("loss or gradient were not finite in ", state.skipped_in_row, " steps in a row");
+  if (parts.run == nullptr || state.attempt > 0) {
+    fail(what, ", ", state.attempt > 0 ? "after going back once already" : "and there is no checkpoint to go back to",
+         ". Lower lr, raise warmup_steps or lower gradient_clip_norm");
+  }
+  const uint64_t at = state.step;
+  report_save();
+  const auto checkpoint = parts.run->latest();
+  if (!checkpoint) fail(what, ", and there is no checkpoint yet to go back to. Lower lr or raise warmup_steps");
+  load(*checkpoint);
+  ++state.attempt;
+  state.skipped_in_row = 0;
+  saved_step.reset();
+  log_warning(what, " (up to step ", at, "): going back to step ", state.step, " with other noise");
+}
+
+TrainingEnd Trainer::Impl::run() {
+  auto last = static_cast<uint64_t>(config.trainer.num_training_steps);
+  if (parts.last_step > 0) last = std::min(last, parts.last_step);
+  const auto save_freq = static_cast<uint64_t>(config.trainer.save_freq);
+  StepDisplay display(config.trainer, last, state, parts.show);
+  while (state.step < last) {
+    const StepReport report = step();
+    display.add(report, state);
+    if (parts.on_step) parts.on_step(report);
+    if (report.stop && state.step < last) {
+      save();
+      wait_for_save();
+      return TrainingEnd::kStopped;
+    }
+    if (state.skipped_in_row >= static_cast<uint64_t>(config.trainer.max_skipped_steps)) {
+      roll_back();
+    } else if (state.step % save_freq == 0 && state.step < last) {
+      try {
+        save();
+      } catch (const Error& error) {
+        log_error("no checkpoint at step ", state.step, ": ", error.what(), ". Training goes on");
+      }
+    }
+  }
+  save();
+  wait_for_save();
+  return TrainingEnd::kFinished;
+}
+
+Trainer::Trainer(const Config& config, uint64_t seed, const TrainerParts& parts)
+    : impl_(std::make_unique<Impl>(config, seed, parts)) {}
+Trainer::~Trainer() = default;
+void Trainer::resume(const SavedCheckpoint& checkpoint) { impl_->load(checkpoint); }
+TrainingEnd Trainer::run() { return impl_->run(); }
+StepReport Trainer::step() { return impl_->step(); }
+void Trainer::save() {
+  impl_->save();
+  impl_->wait_for_save();
+}
+const TrainingState& Trainer::state() const { return impl_->state; }
+ParameterArena& Trainer::arena() { return impl_->arena; }
+
+}  // namespace mdm

@@ -1,0 +1,59 @@
+// Small data sets and captions for the tests of this room.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mdm/data/captions.h"
+#include "mdm/data/dataset.h"
+#include "mdm/media/image.h"
+
+namespace mdm::data_test {
+
+/// A folder that is gone when the test ends.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  /// Writes a file and gives its path.
+  std::string write(const std::string& name, const std::string& bytes) const;
+  std::string path(const std::string& name) const { return (path_ / name).string(); }
+  const std::filesystem::path& folder() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+using Members = std::vector<std::pair<std::string, std::string>>;
+
+/// Writes an archive with TarWriter.
+std::string write_tar(const TemporaryFolder& folder, const std::string& name, const Members& members);
+/// The bytes of a file.
+std::string bytes_of(const std::string& file);
+
+/// A picture whose bytes depend on `number`, as PNG.
+std::string picture(int number, int width = 24, int height = 20);
+
+/// `count` pictures in one archive with the captions "caption NUMBER" and an index of one shard; gives the index's
+/// path. Picture `broken` are files that are no pictures.
+std::string small_set(const TemporaryFolder& folder, int count, const std::vector<int>& broken = {});
+
+/// A tokenizer that counts words: one id a word (its length), and an end.
+std::unique_ptr<Tokenizer> word_tokenizer();
+
+/// A caption of `words` words.
+std::string words(int count);
+
+/// A data set without pictures worth reading: captions with these numbers of words.
+std::shared_ptr<const Dataset> captions_alone(const TemporaryFolder& folder, const std::vector<int>& word_counts);
+
+/// MDM_MUTANTS, or 2,000.
+size_t mutant_count();
+
+}  // namespace mdm::data_test
