@@ -5,6 +5,8 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
+#include "ops/small_attention.h"
+
 namespace mdm::ops {
 
 at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask) {
@@ -17,6 +19,7 @@ at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::
 }
 
 at::Tensor attention(const at::Tensor& qkv, int64_t heads, const KeyValue* text, const at::Tensor& text_mask) {
+  if (std::optional<at::Tensor> fast = attention_of_small_heads(qkv, heads, text, text_mask)) return *fast;
   const int64_t batch = qkv.size(0);
   const int64_t positions = qkv.size(1);
   const int64_t channels = qkv.size(2) / 3;

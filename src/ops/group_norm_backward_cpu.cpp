@@ -15,10 +15,10 @@ namespace {
 
 using norm_kernel::Affine;
 using norm_kernel::Chunks;
-using norm_kernel::exponential;
 using norm_kernel::kBlock;
-using norm_kernel::load;
-using norm_kernel::store;
+using vector::exponential;
+using vector::load;
+using vector::store;
 
 // dx = dv * slope + constant + (x - center) * linear per channel.
 struct Pullback {

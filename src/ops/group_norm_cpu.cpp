@@ -32,10 +32,10 @@ namespace {
 
 using norm_kernel::Affine;
 using norm_kernel::Chunks;
-using norm_kernel::exponential;
 using norm_kernel::kBlock;
-using norm_kernel::load;
-using norm_kernel::store;
+using vector::exponential;
+using vector::load;
+using vector::store;
 
 // Adds, over the positions [first, last), each channel's sum and sum of squares of x minus the channel's
 // value at position 0 to sums[0..C) and sums[C..2C). Without that pivot a mean that is large against the

@@ -14,14 +14,13 @@
 #include <algorithm>
 #include <array>
 
-#define MDM_WINOGRAD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#include "ops/vector_math.h"
 
 namespace mdm::ops {
 namespace {
 
-constexpr int64_t kLanes = 16;
-// 16 channels at a time; need not be aligned.
-typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
+using vector::kLanes;
+using vector::Lanes;
 
 // Rows of a block that the transforms of its tiles fill, in bytes: it should stay in the caches.
 constexpr int64_t kBlockBytes = 8 << 20;
@@ -127,20 +126,20 @@ inline __attribute__((always_inline)) void output_tiles(const float* const* prod
   }
 }
 
-MDM_WINOGRAD_CLONES void plain_input(const float* x, const float* zeros, const Grid& grid, int64_t channels,
-                                     int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
+MDM_VECTOR_CLONES void plain_input(const float* x, const float* zeros, const Grid& grid, int64_t channels,
+                                   int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
   input_tiles<false>(x, zeros, grid, channels, first, last, origin, out, stride);
 }
-MDM_WINOGRAD_CLONES void upsampled_input(const float* x, const float* zeros, const Grid& grid, int64_t channels,
-                                         int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
+MDM_VECTOR_CLONES void upsampled_input(const float* x, const float* zeros, const Grid& grid, int64_t channels,
+                                       int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
   input_tiles<true>(x, zeros, grid, channels, first, last, origin, out, stride);
 }
-MDM_WINOGRAD_CLONES void plain_output(const float* const* products, const float* bias, const Grid& grid,
-                                      int64_t channels, int64_t first, int64_t last, int64_t origin, float* y) {
+MDM_VECTOR_CLONES void plain_output(const float* const* products, const float* bias, const Grid& grid, int64_t channels,
+                                    int64_t first, int64_t last, int64_t origin, float* y) {
   output_tiles<false>(products, bias, grid, channels, first, last, origin, y);
 }
-MDM_WINOGRAD_CLONES void upsampled_output(const float* const* products, const float* bias, const Grid& grid,
-                                          int64_t channels, int64_t first, int64_t last, int64_t origin, float* y) {
+MDM_VECTOR_CLONES void upsampled_output(const float* const* products, const float* bias, const Grid& grid,
+                                        int64_t channels, int64_t first, int64_t last, int64_t origin, float* y) {
   output_tiles<true>(products, bias, grid, channels, first, last, origin, y);
 }
 

@@ -4,7 +4,13 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "ops/small_attention.h"
 
 namespace mdm::ops {
 namespace {
@@ -40,6 +46,73 @@ TEST(Attention, SelfAndTextAddUp) {
   const KeyValue narrow{text.key.to(at::kFloat), text.value.to(at::kFloat)};
   EXPECT_TRUE(close(attention(qkv.to(at::kFloat), heads, &narrow, mask).to(at::kDouble), together(self, to_text)));
 }
+
+struct SmallHeads {
+  int64_t batch, positions, heads, width, length;  // length 0: no text
+  bool masked;
+};
+
+class SmallHeadAttention : public ::testing::TestWithParam<SmallHeads> {};
+
+// The kernel's outputs and gradients against the definition in float64, on the same rounded inputs.
+TEST_P(SmallHeadAttention, EqualsTheDefinition) {
+  const SmallHeads s = GetParam();
+  at::Generator generator = at::detail::createCPUGenerator(3);
+  const auto random = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kDouble); };
+  const int64_t channels = s.heads * s.width;
+  const at::Tensor qkv = random({s.batch, s.positions, 3 * channels}) * 1.5;
+  const at::Tensor both = random({s.batch, std::max<int64_t>(s.length, 1), 2, s.heads, s.width});
+  const at::Tensor direction = random({s.batch, s.positions, channels});
+  at::Tensor mask;
+  if (s.masked) {
+    mask = at::ones({s.batch, s.length}, at::kBool);
+    for (int64_t b = 0; b < s.batch; ++b) mask[b].narrow(0, 0, (b * 5) % (s.length + 1)).fill_(false);
+  }
+  for (const auto& [type, tolerance] : {std::pair{at::kFloat, 3e-6}, std::pair{at::kBFloat16, 2e-2}}) {
+    const auto run = [&](bool fast) {
+      const auto input = [&](const at::Tensor& t) {
+        const at::Tensor rounded = t.to(type);
+        return (fast ? rounded : rounded.to(at::kDouble)).detach().requires_grad_();
+      };
+      const at::Tensor x = input(qkv), text_values = input(both);
+      const auto parts = text_values.permute({2, 0, 3, 1, 4}).unbind(0);  // strided, as the model's are
+      const KeyValue text{parts[0], parts[1]};
+      at::Tensor out;
+      if (fast) {
+        const auto result = attention_of_small_heads(x, s.heads, s.length > 0 ? &text : nullptr, mask);
+        if (!result) throw std::logic_error("no kernel for this shape");
+        out = *result;
+      } else {
+        const auto split = x.view({s.batch, s.positions, 3, s.heads, -1}).permute({2, 0, 3, 1, 4}).unbind(0);
+        out = plain_attention(split[0], split[1], split[2], {});
+        if (s.length > 0) {
+          at::Tensor other = plain_attention(split[0], text.key, text.value, mask);
+          if (mask.defined()) {
+            const at::Tensor any = mask.any(1).view({-1, 1, 1, 1});
+            other = at::where(any, other, at::zeros_like(other));
+          }
+          out = out + other;
+        }
+        out = out.transpose(1, 2).reshape({s.batch, s.positions, channels});
+      }
+      out.backward(direction.to(type).to(out.scalar_type()));
+      std::vector<at::Tensor> results = {out.detach(), x.grad()};
+      if (s.length > 0) results.push_back(text_values.grad().nan_to_num());
+      return results;
+    };
+    const auto actual = run(true), expected = run(false);
+    for (size_t i = 0; i < actual.size(); ++i) {
+      const at::Tensor want = i == 1 ? expected[i].nan_to_num() : expected[i];
+      const double error = (actual[i].to(at::kDouble) - want).abs().max().item<double>();
+      EXPECT_LT(error, tolerance * want.abs().max().item<double>()) << i << ' ' << type;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, SmallHeadAttention,
+                         ::testing::Values(SmallHeads{2, 256, 8, 8, 16, true}, SmallHeads{3, 17, 2, 4, 5, true},
+                                           SmallHeads{1, 1, 1, 8, 1, false}, SmallHeads{2, 64, 8, 16, 33, false},
+                                           SmallHeads{2, 70, 3, 32, 7, true}, SmallHeads{2, 31, 4, 8, 0, false}));
 
 TEST(Attention, ARowThatMayLookNowhereGetsZero) {
   at::Generator generator = at::detail::createCPUGenerator(2);

@@ -1,0 +1,36 @@
+// Softmax attention for heads of a few channels, forward and backward. General kernels make a product of
+// matrices per head, which with 4 to 32 columns takes most of its time to begin; here 16 keys are worked on
+// at once, and a row's scores never leave the first cache.
+#pragma once
+
+#include <cstdint>
+
+namespace mdm::ops {
+
+// Element (b, head, row, c) is at data[b * batch + head * head_step + row * row_step + c].
+template <typename T>
+struct HeadView {
+  T* data = nullptr;
+  int64_t batch = 0, head = 0, row = 0;
+};
+
+struct SmallAttention {
+  int64_t batch = 0, heads = 0, queries = 0, keys = 0, width = 0;
+  const bool* mask = nullptr;  // (B, keys): true where queries may look; nullptr: everywhere
+};
+
+// Whether there is a kernel for heads of this many channels and this many keys.
+bool small_attention_suits(int64_t width, int64_t keys);
+
+// out = softmax(q k^T / sqrt(width)) v, or is added to what is there. T: float, or uint16_t for bfloat16 bits
+// (arithmetic in float32). Pictures whose mask is false everywhere get 0.
+template <typename T>
+void small_attention(const SmallAttention& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
+                     HeadView<T> out, bool add);
+
+// From the gradient of `out` to those of q (set, or added to what is there), k and v (set).
+template <typename T>
+void small_attention_backward(const SmallAttention& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
+                              HeadView<const T> dout, HeadView<T> dq, bool add_dq, HeadView<T> dk, HeadView<T> dv);
+
+}  // namespace mdm::ops

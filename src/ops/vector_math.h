@@ -1,0 +1,53 @@
+// What the CPU kernels share: instruction sets, element types, e^x.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+// One source, compiled for three instruction sets; the right one is chosen when the program starts.
+#define MDM_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+
+namespace mdm::ops::vector {
+
+// 16 numbers that are worked on at once; they need not be aligned in memory.
+constexpr int64_t kLanes = 16;
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
+
+inline float load(float value) { return value; }
+inline float load(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, sizeof value);
+  return value;
+}
+inline void store(float value, float& target) { target = value; }
+inline void store(float value, uint16_t& target) {  // round to nearest even; a NaN stays one
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
+  target = static_cast<uint16_t>(value != value ? 0x7FC0U : rounded);
+}
+
+// e^v for v in [-87, 88], relative error below 2e-7: e^v = 2^n e^r with r in [-ln2/2, ln2/2].
+inline float exponential(float v) {
+  v = std::min(std::max(v, -87.0F), 88.0F);
+  const float shifted = v * 1.44269504F + 12582912.0F;  // adding 1.5 * 2^23 rounds to an integer
+  const float n = shifted - 12582912.0F;
+  const float r = (v - n * 0.693359375F) - n * -2.12194440e-4F;
+  float p = 1.9875691500e-4F;
+  p = p * r + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  p = p * r * r + r + 1.0F;
+  uint32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  const uint32_t power = (bits + 127U) << 23;  // the low bits of `shifted` hold n
+  float scale;
+  std::memcpy(&scale, &power, sizeof scale);
+  return p * scale;
+}
+
+}  // namespace mdm::ops::vector
