@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# What takes too long for every change: 20,000 damaged files per parser under the sanitizers.
+# What takes too long for every change: 20,000 damaged files per parser under the sanitizers, 200 kills of a training.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh --cpu
 MDM_MUTANTS="${MDM_MUTANTS:-20000}" MDM_SANITIZE_SECONDS="${MDM_SANITIZE_SECONDS:-7200}" scripts/sanitize.sh
+
+# Training that is killed again and again ends in the same bits.
+scripts/build.sh cpu interruption_test
+MDM_KILLS="${MDM_KILLS:-200}" OMP_WAIT_POLICY=passive build/cpu/bin/interruption_test --gtest_brief=1
