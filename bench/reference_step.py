@@ -79,21 +79,79 @@ def reset_peak_rss():
         return False
 
 
-def load_diffusion(options):
-    """The reference's pipeline with the weights, built as its generate_batch.py builds it."""
+def load_diffusion(options, mode="sampler"):
+    """The reference's settings, and its pipeline with the weights, built as its programs build it."""
     import yaml
     from ml_mdm.config import get_arguments, get_model, get_pipeline
 
     with open(options.config_path) as file:
         kind = yaml.safe_load(file).get("model", "unet")
-    args = get_arguments(["--model", kind, "--config_path", options.config_path], mode="sampler")
+    args = get_arguments(["--model", kind, "--config_path", options.config_path], mode=mode)
     remove_stand_ins()
     args.unet_config.conditioning_feature_dim = options.text_width
     network = get_model(args.model)(3, 3, args.unet_config)
     diffusion = get_pipeline(args.model)(network, args.diffusion_config)
     diffusion.model.load(options.checkpoint)
-    diffusion.eval()
-    return args.model, diffusion
+    return args, diffusion
+
+
+def option_parser(description, program):
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--reference", required=True, help="folder of the clone that holds ml_mdm/")
+    parser.add_argument("--config-path", required=True, help="the model's YAML file, of the reference")
+    parser.add_argument("--checkpoint", required=True, help=f"the .pth file that {program} measures")
+    parser.add_argument("--inputs", required=True, help=f"what {program} --dump wrote")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: autocast")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=1)
+    parser.add_argument("--turns", action="store_true", help="a step for each line 'step' on the standard input")
+    return parser
+
+
+def timed_steps(step, options):
+    """Runs the steps; with --turns one for each line that comes in. Returns what the last one gave, and times."""
+    for _ in range(options.warm_up):
+        last = step()
+    seconds, cpu = [], []
+
+    def timed():
+        start, start_cpu = time.perf_counter(), time.process_time()
+        result = step()
+        seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - start_cpu)
+        return result
+
+    if options.turns:
+        print(json.dumps({"ready": True}), flush=True)
+        for line in sys.stdin:
+            if line.strip() != "step":
+                break
+            last = timed()
+            print(json.dumps({"seconds": seconds[-1], "cpu_seconds": cpu[-1]}), flush=True)
+    else:
+        for _ in range(options.steps):
+            last = timed()
+    times = {
+        "seconds": seconds,
+        "min_seconds": min(seconds, default=0),
+        "median_seconds": statistics.median(seconds) if seconds else 0,
+        "min_cpu_seconds": min(cpu, default=0),
+    }
+    return last, times
+
+
+def report_head(program, options, replaced):
+    import torch
+
+    return {
+        "program": program,
+        "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
+        "machine": machine(),
+        "stand_ins": replaced,
+        "threads": torch.get_num_threads(),
+        "precision": options.precision,
+    }
 
 
 def levels(tensors, name):
@@ -113,17 +171,8 @@ def largest_error(ours, theirs):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--reference", required=True, help="folder of the clone that holds ml_mdm/")
-    parser.add_argument("--config-path", required=True, help="the model's YAML file, of the reference")
-    parser.add_argument("--checkpoint", required=True, help="the .pth file that bench_denoise_step measures")
-    parser.add_argument("--inputs", required=True, help="what bench_denoise_step --dump wrote")
+    parser = option_parser(__doc__, "bench_denoise_step")
     parser.add_argument("--guidance-scale", type=float, default=7.5)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: autocast")
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--warm-up", type=int, default=1)
-    parser.add_argument("--turns", action="store_true", help="a step for each line 'step' on the standard input")
     options = parser.parse_args()
 
     sys.path.insert(0, options.reference)
@@ -139,7 +188,8 @@ def main():
 
     start = time.perf_counter()
     with torch.no_grad():
-        kind, diffusion = load_diffusion(options)
+        args, diffusion = load_diffusion(options)
+        diffusion.eval()
     load_seconds = time.perf_counter() - start
     load_peak = peak_rss_mib()
     fresh_peak = reset_peak_rss()
@@ -159,27 +209,7 @@ def main():
             guidance_scale=options.guidance_scale, ddim_eta=0,
         )  # fmt: skip
 
-    for _ in range(options.warm_up):
-        under(step)
-    seconds, cpu = [], []
-
-    def timed():
-        start, start_cpu = time.perf_counter(), time.process_time()
-        after = under(step)
-        seconds.append(time.perf_counter() - start)
-        cpu.append(time.process_time() - start_cpu)
-        return after
-
-    if options.turns:
-        print(json.dumps({"ready": True}), flush=True)
-        for line in sys.stdin:
-            if line.strip() != "step":
-                break
-            after = timed()
-            print(json.dumps({"seconds": seconds[-1], "cpu_seconds": cpu[-1]}), flush=True)
-    else:
-        for _ in range(options.steps):
-            after = timed()
+    after, measured = timed_steps(lambda: under(step), options)
     step_peak = peak_rss_mib()
 
     times = torch.full((x_t[0].shape[0],), dump["time"] - 1)
@@ -190,22 +220,14 @@ def main():
     raw = [p.float() for p in (raw if nested else [raw[0]])]
     after = [x.float() for x in (after if nested else [after])]
     report = {
-        "program": "reference_step.py",
-        "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
-        "machine": machine(),
-        "stand_ins": replaced,
-        "threads": torch.get_num_threads(),
-        "model": kind,
+        **report_head("reference_step.py", options, replaced),
+        "model": args.model,
         "side": x_t[0].shape[-1],
         "images": x_t[0].shape[0],
         "rows": both[0].shape[0],
         "text_length": 0 if text is None else text.shape[1],
-        "precision": options.precision,
         "load_seconds": load_seconds,
-        "seconds": seconds,
-        "min_seconds": min(seconds, default=0),
-        "median_seconds": statistics.median(seconds) if seconds else 0,
-        "min_cpu_seconds": min(cpu, default=0),
+        **measured,
         "load_peak_rss_mib": load_peak,
         "step_peak_rss_mib": step_peak if fresh_peak else None,
         "prediction_std": [p.std().item() for p in raw],
