@@ -87,7 +87,8 @@ ReducedImage decode_for_side(const uint8_t* data, size_t size, std::string_view 
   if (!options.as_mlx && image_format(data, size) == ImageFormat::kJpeg) {
     return detail::decode_jpeg({data, size, name}, options, side);
   }
-  ReducedImage whole{decode_image(data, size, name, options)};
+  ReducedImage whole;
+  whole.image = decode_image(data, size, name, options);
   whole.full_width = whole.image.width;
   whole.full_height = whole.image.height;
   return whole;

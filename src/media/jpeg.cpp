@@ -103,13 +103,13 @@ struct JpegHeader {
   int width = 0;
   int height = 0;
   int colours = -1;
+  int subsampling = -1;  // -1: of a kind without a name
 };
 
 JpegHeader read_header(const ImageBytes& bytes, const JpegLayout& layout, void* decoder, uint64_t max_pixels) {
   JpegHeader header;
-  int subsampling = -1;
   // A negative result with the numbers set means a warning, or a subsampling without a name of its own.
-  if (tjDecompressHeader3(decoder, bytes.data, bytes.size, &header.width, &header.height, &subsampling,
+  if (tjDecompressHeader3(decoder, bytes.data, bytes.size, &header.width, &header.height, &header.subsampling,
                           &header.colours) != 0 &&
       (header.width < 1 || header.height < 1 || header.colours < 0)) {
     fail_image(bytes, "broken JPEG: ", tjGetErrorStr2(decoder));
@@ -121,6 +121,53 @@ JpegHeader read_header(const ImageBytes& bytes, const JpegLayout& layout, void* 
                " pixels, too many");
   }
   return header;
+}
+
+// Colours of a quarter of the width (4:1:1) are repeated in a whole decode instead of interpolated, so that no other
+// way comes near it; they are rare.
+bool interpolated(const JpegHeader& header) { return header.subsampling != TJSAMP_411; }
+
+bool has_planes(const JpegHeader& header) {
+  return header.colours == TJCS_YCbCr && header.subsampling >= 0 && interpolated(header);
+}
+
+// Pixels of one format, at 1 / reduction of the size.
+int decode_pixels(const ImageBytes& bytes, void* decoder, const JpegHeader& header, int format, ReducedImage& result) {
+  Image& image = result.image;
+  image = Image(divided_up(header.width, result.reduction), divided_up(header.height, result.reduction),
+                tjPixelSize[format]);
+  return tjDecompress2(decoder, bytes.data, bytes.size, image.pixels.data(), image.width, 0, image.height, format,
+                       TJFLAG_LIMITSCANS);
+}
+
+// The upper left part, in place.
+void cut(Image& plane, int width, int height) {
+  if (width == plane.width && height == plane.height) return;
+  const auto kept = static_cast<size_t>(width);
+  for (int y = 1; y < height; ++y) {
+    std::memmove(plane.pixels.data() + static_cast<size_t>(y) * kept, plane.row(y), kept);
+  }
+  plane.width = width;
+  plane.height = height;
+  plane.pixels.resize(kept * static_cast<size_t>(height));
+}
+
+// Luma and colour differences as the file has them: what makes pixels of them is better done after shrinking.
+int decode_planes(const ImageBytes& bytes, void* decoder, const JpegHeader& header, ReducedImage& result) {
+  const int width = header.width, height = header.height;
+  const auto plane = [&](int number) {
+    return Image(tjPlaneWidth(number, width, header.subsampling), tjPlaneHeight(number, height, header.subsampling), 1);
+  };
+  result.image = plane(0);
+  result.chroma = {plane(1), plane(2)};
+  result.chroma_across = tjMCUWidth[header.subsampling] / 8;
+  result.chroma_down = tjMCUHeight[header.subsampling] / 8;
+  uint8_t* planes[] = {result.image.pixels.data(), result.chroma[0].pixels.data(), result.chroma[1].pixels.data()};
+  int strides[] = {result.image.width, result.chroma[0].width, result.chroma[1].width};
+  const int status =
+      tjDecompressToYUVPlanes(decoder, bytes.data, bytes.size, planes, width, strides, height, TJFLAG_LIMITSCANS);
+  cut(result.image, width, height);  // what libjpeg has filled up to whole pixels of colour
+  return status;
 }
 
 }  // namespace
@@ -139,20 +186,24 @@ ReducedImage decode_jpeg(const ImageBytes& bytes, const DecodeOptions& options, 
   const int gray = options.as_mlx ? TJPF_RGB : TJPF_GRAY;
   const int format = header.colours == TJCS_GRAY ? gray : cmyk ? TJPF_CMYK : TJPF_RGB;
   ReducedImage result;
-  result.reduction = reduction_for(header.width, header.height, side);
-  Image image(divided_up(header.width, result.reduction), divided_up(header.height, result.reduction),
-              tjPixelSize[format]);
-  if (tjDecompress2(decoder.get(), bytes.data, bytes.size, image.pixels.data(), image.width, 0, image.height, format,
-                    TJFLAG_LIMITSCANS) != 0 &&
-      !harmless(decoder.get()) && !(options.as_mlx && tjGetErrorCode(decoder.get()) == TJERR_WARNING)) {
+  result.full_width = header.width;
+  result.full_height = header.height;
+  result.reduction = interpolated(header) ? reduction_for(header.width, header.height, side) : 1;
+  const bool turned = options.apply_exif_orientation && !options.as_mlx && layout.orientation != 1;
+  // Not of a picture decoded small: libjpeg then keeps more of subsampled colours than their planes do. Not turned: the
+  // planes would no longer begin together.
+  const bool shrinks = side > 0 && std::min(header.width, header.height) > side;
+  const bool apart = shrinks && result.reduction == 1 && !turned && !options.as_mlx && has_planes(header);
+  const int status = apart ? decode_planes(bytes, decoder.get(), header, result)
+                           : decode_pixels(bytes, decoder.get(), header, format, result);
+  if (status != 0 && !harmless(decoder.get()) && !(options.as_mlx && tjGetErrorCode(decoder.get()) == TJERR_WARNING)) {
     fail_image(bytes, "broken JPEG: ", tjGetErrorStr2(decoder.get()));
   }
-  if (cmyk) image = options.as_mlx ? first_three(image) : rgb_of_cmyk(image, layout.adobe);
-  const bool turned = options.apply_exif_orientation && !options.as_mlx;
-  const bool sideways = turned && layout.orientation > 4;
-  result.image = turned ? apply_orientation(std::move(image), layout.orientation) : std::move(image);
-  result.full_width = sideways ? header.height : header.width;
-  result.full_height = sideways ? header.width : header.height;
+  if (cmyk) result.image = options.as_mlx ? first_three(result.image) : rgb_of_cmyk(result.image, layout.adobe);
+  if (turned) {
+    result.image = apply_orientation(std::move(result.image), layout.orientation);
+    if (layout.orientation > 4) std::swap(result.full_width, result.full_height);
+  }
   return result;
 }
 

@@ -85,12 +85,23 @@ Image noise(int width, int height, int channels, uint64_t seed) {
   return image;
 }
 
+static int turbojpeg_number(Subsampling subsampling) {
+  switch (subsampling) {
+    case Subsampling::k444: return TJSAMP_444;
+    case Subsampling::k422: return TJSAMP_422;
+    case Subsampling::k420: return TJSAMP_420;
+    case Subsampling::k440: return TJSAMP_440;
+    case Subsampling::k411: return TJSAMP_411;
+  }
+  return -1;
+}
+
 std::string jpeg_of(const Image& image, Subsampling subsampling, int quality, bool progressive) {
   tjhandle handle = tjInitCompress();
   unsigned char* bytes = nullptr;
   unsigned long size = 0;
   const int format = image.channels == 1 ? TJPF_GRAY : TJPF_RGB;
-  const int samples = image.channels == 1 ? TJSAMP_GRAY : subsampling == Subsampling::k420 ? TJSAMP_420 : TJSAMP_444;
+  const int samples = image.channels == 1 ? TJSAMP_GRAY : turbojpeg_number(subsampling);
   const int code = tjCompress2(handle, image.pixels.data(), image.width, 0, image.height, format, &bytes, &size,
                                samples, quality, progressive ? TJFLAG_PROGRESSIVE : 0);
   return take_jpeg(handle, code, bytes, size);

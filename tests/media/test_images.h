@@ -17,7 +17,7 @@ Image gradient(int width, int height, int channels);
 /// Independent random samples.
 Image noise(int width, int height, int channels, uint64_t seed = 1);
 
-enum class Subsampling { k444, k420 };
+enum class Subsampling { k444, k422, k420, k440, k411 };
 std::string jpeg_of(const Image& image, Subsampling subsampling = Subsampling::k444, int quality = 95,
                     bool progressive = false);
 /// The 4 channels of `image` as CMYK; `adobe` keeps the segment that says that ink is stored inverted.

@@ -39,11 +39,12 @@ const char* image_format_name(ImageFormat format);
 /// - PNM (P5, P6): gray or RGB, scaled from its own largest value to 255.
 Image decode_image(const uint8_t* data, size_t size, std::string_view name, const DecodeOptions& options = {});
 
-/// decode_image for a picture that will be shrunk until its smaller side has `side` pixels: a JPEG whose smaller side
-/// stays at least kReductionMargin * side is decoded at 1/2, 1/4 or 1/8 of its size, which costs less. After
-/// resize_clamped, which takes the blur of that into account, samples differ from those of a whole decode by 0.15 to
-/// 1.1 of 255 on average and by at most 12 (five photographs; tests/media/resize_clamped_test.cpp holds synthetic ones
-/// to 0.8 and 10). Nothing is reduced with `as_mlx`.
+/// decode_image for a picture that will be shrunk until its smaller side has `side` pixels, so that the whole costs
+/// less: a JPEG whose smaller side stays at least kReductionMargin * side is decoded at 1/2, 1/4 or 1/8 of its size; of
+/// others luma and colours stay apart, and become pixels after shrinking. After resize_clamped, which takes the blur of
+/// that into account, samples differ from those of a whole decode by 0.15 to 1.1 of 255 on average and by at most 12
+/// (five photographs; tests/media/resize_clamped_test.cpp holds synthetic ones to 0.8 and 12). Neither is done with
+/// `as_mlx`.
 ReducedImage decode_for_side(const uint8_t* data, size_t size, std::string_view name, int side,
                              const DecodeOptions& options = {});
 inline constexpr double kReductionMargin = 2.5;

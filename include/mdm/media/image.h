@@ -23,12 +23,18 @@ struct Image {
   const uint8_t* row(int y) const { return pixels.data() + static_cast<size_t>(y) * row_bytes(); }
 };
 
-/// A picture that may be smaller than the one in the file.
+/// A picture on its way to a smaller size: perhaps smaller than the one in the file already, perhaps with its colours
+/// apart.
 struct ReducedImage {
   Image image;
   int full_width = 0;  ///< of the picture in the file, turned upright like `image`
   int full_height = 0;
   int reduction = 1;  ///< 1, 2, 4 or 8: a pixel of `image` stands for a square with this side
+  /// Empty, or Cb and Cr as JFIF has them, a plane of 1 channel each, while `image` is luma alone. A pixel of them
+  /// stands for chroma_across x chroma_down pixels of `image`.
+  std::vector<Image> chroma;
+  int chroma_across = 1;
+  int chroma_down = 1;
 };
 
 /// Throws Error when `pixels` doesn't fit the sides and channels, or these are out of range; `what` names

@@ -27,7 +27,8 @@ struct Part {
 /// at the edge. Of the width x height result only `part` is computed, so a crop costs what it shows.
 /// Error when sides are below 1 or the part leaves the result.
 Image resize_clamped(const Image& image, int width, int height, const Part& part = {});
-/// The same from a reduced picture, whose last row and column may stand for less than the others.
+/// The same from a reduced picture, whose last row and column may stand for less than the others. Colours that are
+/// apart are put together: the result has 3 channels then.
 Image resize_clamped(const ReducedImage& image, int width, int height, const Part& part = {});
 
 /// The same for `planes` planes of floats: (planes, height, width) -> (planes, new_height, new_width).
