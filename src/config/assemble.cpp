@@ -2,6 +2,8 @@
 #include "config/assemble.h"
 
 #include <algorithm>
+#include <functional>
+#include <initializer_list>
 
 #include "config/describe.h"
 #include "config/names.h"
@@ -334,9 +336,10 @@ Value flag_layer(const Overrides& overrides, Section sections, Report& report) {
   return layer;
 }
 
-LoadedConfig build_config(const Value& tree, ConfigUse use, bool partial, Report report) {
+LoadedConfig build_config(const Value& tree, ConfigUse use, bool partial, bool goes_on, Report report) {
   LoadedConfig loaded;
   loaded.partial = partial;
+  loaded.goes_on = goes_on;
   const auto levels = static_cast<size_t>(count_levels(tree, partial, report));
   loaded.config.model = default_model(static_cast<int>(levels));
   // A checkpoint that is still to be read may make more levels of it: their settings are known, too.
@@ -361,12 +364,33 @@ LoadedConfig build_config(const Value& tree, ConfigUse use, bool partial, Report
 namespace mdm {
 namespace {
 
-// What a checkpoint's own config may set: what the weights depend on, and in training how they were trained.
-void keep_sections_of_checkpoint(settings::Value& tree, ConfigUse use) {
-  for (const char* path : {"trainer", "sample", "runtime"}) {
-    if (use == ConfigUse::kTrain && std::string_view(path) == "trainer") continue;
-    if (tree.find(path)) tree.set(path, settings::Value());
+// Drops from a section what is not `kept`.
+void keep(settings::Value& tree, const char* section, const std::function<bool(std::string_view name)>& kept) {
+  settings::Value* all = tree.find(section);
+  if (!all || !all->is_map()) return;
+  settings::Value part;
+  for (size_t i = 0; i < all->keys.size(); ++i) {
+    if (kept(all->keys[i])) part.set(all->keys[i], all->items[i]);
   }
+  *all = part;
+}
+
+bool one_of(std::string_view name, std::initializer_list<std::string_view> names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// What a checkpoint's own config may set: what the weights depend on and what pictures they were meant to be drawn
+// with; in a training that goes on all that it was started with, but for what is meant for one start or one machine.
+void keep_settings_of_checkpoint(settings::Value& tree, ConfigUse use) {
+  const bool training = use == ConfigUse::kTrain;
+  keep(tree, "trainer", [&](auto name) {
+    return training && !one_of(name, {"resume_from_ema", "allow_config_change"});
+  });
+  keep(tree, "runtime", [&](auto name) { return training && one_of(name, {"precision", "threads"}); });
+  keep(tree, "sample", [&](auto name) {
+    return training || one_of(name, {"num_inference_steps", "guidance_scale", "guidance_rescale", "guidance_start",
+                                     "guidance_end", "timestep_spacing"});
+  });
 }
 
 // A YAML file, and where it lies; no folder: it is a text and lies nowhere.
@@ -413,7 +437,7 @@ LoadedConfig load_layers(const std::vector<ConfigFile>& files, const LoadRequest
   if (!request.checkpoint_json.empty()) {
     settings::Value base = settings::read_json(request.checkpoint_json, "config of the checkpoint");
     base = settings::normalize(base, settings::LayerKind::kCheckpoint, report);
-    keep_sections_of_checkpoint(base, request.use);
+    keep_settings_of_checkpoint(base, request.use);
     tree.merge(base);
   }
   bool of_checkpoint = !request.checkpoint_json.empty();
@@ -426,7 +450,7 @@ LoadedConfig load_layers(const std::vector<ConfigFile>& files, const LoadRequest
   }
   const settings::Value flags = settings::flag_layer(request.overrides, request.flag_sections, report);
   tree.merge(settings::normalize(flags, settings::LayerKind::kFile, report));
-  return settings::build_config(tree, request.use, request.partial, std::move(report));
+  return settings::build_config(tree, request.use, request.partial, request.goes_on, std::move(report));
 }
 
 }  // namespace

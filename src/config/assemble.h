@@ -32,7 +32,7 @@ Value normalize(const Value& layer, LayerKind kind, Report& report);
 Value flag_layer(const Overrides& overrides, Section sections, Report& report);
 
 /// Builds the config out of the merged layers and checks it as a whole (see LoadRequest::partial). ConfigError.
-LoadedConfig build_config(const Value& tree, ConfigUse use, bool partial, Report report);
+LoadedConfig build_config(const Value& tree, ConfigUse use, bool partial, bool goes_on, Report report);
 
 /// Checks settings that depend on each other, and sets those that follow from others. Of a partial config
 /// model and diffusion are not looked at.

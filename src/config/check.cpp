@@ -43,7 +43,12 @@ namespace {
 class Checker {
  public:
   Checker(LoadedConfig& loaded, ConfigUse use, Report& report)
-      : partial_(loaded.partial), config_(loaded.config), origins_(loaded.origins), use_(use), report_(report) {}
+      : partial_(loaded.partial),
+        goes_on_(loaded.goes_on),
+        config_(loaded.config),
+        origins_(loaded.origins),
+        use_(use),
+        report_(report) {}
 
   void run() {
     if (!partial_) {
@@ -85,7 +90,7 @@ class Checker {
   }
 
   void check_pretrained(const std::string& path, const std::string& file) {
-    if (file.empty() || use_ == ConfigUse::kInspect) return;
+    if (file.empty() || use_ == ConfigUse::kInspect || goes_on_) return;
     if (use_ == ConfigUse::kSample) {
       report_.notes.push_back(concat(place(path), "\"", printable(file), "\" is not used in sampling"));
       return;
@@ -190,6 +195,7 @@ class Checker {
   }
 
   const bool partial_;
+  const bool goes_on_;
   Config& config_;
   const std::map<std::string, std::string>& origins_;
   const ConfigUse use_;

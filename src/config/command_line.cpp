@@ -219,9 +219,10 @@ LoadedConfig ParsedCommandLine::preliminary() const {
   return mdm::load(request);
 }
 
-LoadedConfig ParsedCommandLine::load(const std::string& checkpoint_json) const {
+LoadedConfig ParsedCommandLine::load(const std::string& checkpoint_json, bool goes_on) const {
   LoadRequest request = request_of(*this);
   request.checkpoint_json = checkpoint_json;
+  request.goes_on = goes_on;
   return mdm::load(request);
 }
 

@@ -176,14 +176,16 @@ std::vector<Field> reader_fields(ReaderConfig& c) {
   return {
       Field("smaller_side_size", &c.smaller_side_size, "the smaller side is resized to this; -1: to image_size")
           .range(-1, kManyPixels),
-      Field("max_caption_length", &c.max_caption_length, "longest caption in characters; -1: no limit")
+      Field("max_caption_length", &c.max_caption_length,
+            "longest caption; -1: no limit (characters; in training bytes)")
           .range(-1, kMany),
       Field("max_token_length", &c.max_token_length, "most tokens of a caption; -1: no limit").range(-1, 1e6),
       Field("image_size", &c.image_size, "side of the square picture; -1: not resized").range(-1, kManyPixels),
       Field("random_crop", &c.random_crop, "crop anywhere instead of at the centre"),
       Field("num_kept_files", &c.num_kept_files, "most tar files held open; -1: no limit").range(-1, 1e6),
       Field("num_readers", &c.num_readers, "threads that read").range(1, 1024),
-      Field("shuffle_buffer_size", &c.shuffle_buffer_size, "samples among which the next is drawn").range(0, 1e9),
+      Field("shuffle_buffer_size", &c.shuffle_buffer_size, "kept for old files; all of an epoch is shuffled")
+          .range(0, 1e9),
       Field("reader_buffer_size", &c.reader_buffer_size, "batches read ahead").range(0, 1e9),
       Field("endpoint_url", &c.endpoint_url, "S3 endpoint; empty: from the environment").unset_by_none(),
       Field("bucket", &c.bucket, "bucket of the S3 endpoint"),
@@ -206,6 +208,8 @@ std::vector<Field> reader_fields(ReaderConfig& c) {
       Field("max_image_pixels", &c.max_image_pixels, "larger pictures are refused").range(1, 4e9),
       Field("cache_dir", &c.cache_dir, "where shards named by URLs are kept; empty: the user's cache folder")
           .unset_by_none(),
+      Field("allow_private_hosts", &c.allow_private_hosts, "shards named by URLs may lie on this machine or network"),
+      Field("use_proxy", &c.use_proxy, "fetch them by the proxy that http_proxy and https_proxy name"),
   };
 }
 
@@ -268,6 +272,9 @@ std::vector<Field> trainer_fields(TrainerConfig& c) {
       Field("ema_decay", &c.ema_decay, "decay of the averaged weights").range(0, 1).below(1),
       Field("ema_warmup", &c.ema_warmup, "a smaller decay in the first steps: (1 + n) / (10 + n)"),
       Field("gradient_checkpointing", &c.gradient_checkpointing, "less memory, more time: activations are recomputed"),
+      Field("gradient_checkpointing_levels", &c.gradient_checkpointing_levels,
+            "on these levels of a nested model, 0 the outermost; empty: on all")
+          .range(0, 16),
       Field("keep_last", &c.keep_last, "checkpoints that are kept").range(2, 1e6),
       Field("keep_every", &c.keep_every, "checkpoints of steps that are multiples of this stay; 0: none")
           .range(0, 1e12),

@@ -104,7 +104,7 @@ Config config_from_json(const std::string& args_json, std::vector<std::string>* 
   settings::Report report;
   const settings::Value layer = settings::read_json(args_json, "config of the checkpoint");
   const settings::Value tree = settings::normalize(layer, settings::LayerKind::kCheckpoint, report);
-  LoadedConfig loaded = settings::build_config(tree, ConfigUse::kInspect, false, std::move(report));
+  LoadedConfig loaded = settings::build_config(tree, ConfigUse::kInspect, false, false, std::move(report));
   for (const std::string& warning : loaded.warnings) {
     if (warnings) {
       warnings->push_back(warning);

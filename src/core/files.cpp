@@ -1,6 +1,7 @@
 #include "mdm/core/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <cstring>
 
 #include "mdm/core/error.h"
+#include "mdm/core/log.h"
 
 namespace mdm {
 namespace {
@@ -26,23 +28,6 @@ struct Descriptor {
     if (value >= 0) ::close(value);
   }
 };
-
-void read_fully(int descriptor, uint8_t* target, size_t count, const std::filesystem::path& path) {
-  size_t done = 0;
-  while (done < count) {
-    const ssize_t got = ::read(descriptor, target + done, count - done);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail<DataError>(shown(path), ": ", reason(errno));
-    if (got == 0) fail<DataError>(shown(path), ": ends after ", done, " of ", count, " bytes");
-    done += static_cast<size_t>(got);
-  }
-}
-
-void flush_folder(const std::filesystem::path& folder) {
-  Descriptor handle{::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  // Some network file systems refuse fsync of a folder; the rename itself is still atomic there.
-  if (handle.value >= 0) (void)::fsync(handle.value);
-}
 
 }  // namespace
 
@@ -67,7 +52,11 @@ std::shared_ptr<const FileBytes> FileBytes::open(const std::filesystem::path& pa
     return bytes;
   }
   std::unique_ptr<uint8_t[]> copy(new uint8_t[bytes->size_]);
-  read_fully(file.value, copy.get(), bytes->size_, path);
+  const int64_t got = read_at(file.value, copy.get(), bytes->size_, 0);
+  if (got < 0) fail<DataError>(shown(path), ": ", reason(errno));
+  if (static_cast<size_t>(got) < bytes->size_) {
+    fail<DataError>(shown(path), ": ends after ", got, " of ", bytes->size_, " bytes");
+  }
   bytes->data_ = copy.release();
   return bytes;
 }
@@ -111,27 +100,13 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(const void* bytes, size_t count) {
-  const auto* source = static_cast<const uint8_t*>(bytes);
-  while (count > 0) {
-    const ssize_t done = ::write(descriptor_, source, count);
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail<Error>(shown(path_), ": can't be written: ", reason(errno));
-    source += done;
-    count -= static_cast<size_t>(done);
-    size_ += static_cast<uint64_t>(done);
-  }
+  write_at(size_, bytes, count);
+  size_ += static_cast<uint64_t>(count);
 }
 
 void AtomicFile::write_at(uint64_t offset, const void* bytes, size_t count) {
-  const auto* source = static_cast<const uint8_t*>(bytes);
-  while (count > 0) {
-    const ssize_t done = ::pwrite(descriptor_, source, count, static_cast<off_t>(offset));
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail<Error>(shown(path_), ": can't be written: ", reason(errno));
-    source += done;
-    offset += static_cast<uint64_t>(done);
-    count -= static_cast<size_t>(done);
-  }
+  if (!mdm::write_at(descriptor_, bytes, count, offset))
+    fail<Error>(shown(path_), ": can't be written: ", reason(errno));
 }
 
 void AtomicFile::commit() {
@@ -152,7 +127,9 @@ void AtomicFile::commit() {
     ::unlink(temporary_.c_str());
     fail<Error>(shown(path_), ": can't be put in place: ", reason(code));
   }
-  flush_folder(path_.parent_path());
+  if (const int code = flush_folder(path_.parent_path())) {
+    log_warning(shown(path_), ": its folder can't be flushed to disk: ", reason(code));
+  }
 }
 
 void write_file(const std::filesystem::path& path, std::string_view bytes) {
@@ -171,6 +148,46 @@ void make_writable_folder(const std::filesystem::path& folder) {
   } catch (const Error&) {
     fail<Error>(shown(folder), ": is not writable");
   }
+}
+
+int flush_folder(const std::filesystem::path& folder) {
+  const Descriptor handle{::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (handle.value < 0) return errno;
+  return ::fsync(handle.value) == 0 || errno == EINVAL ? 0 : errno;
+}
+
+int64_t read_at(int descriptor, void* target, size_t count, uint64_t offset) {
+  size_t done = 0;
+  while (done < count) {
+    const ssize_t got =
+        ::pread(descriptor, static_cast<char*>(target) + done, count - done, static_cast<off_t>(offset + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return -1;
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return static_cast<int64_t>(done);
+}
+
+bool write_at(int descriptor, const void* bytes, size_t count, uint64_t offset) {
+  size_t done = 0;
+  while (done < count) {
+    const ssize_t put =
+        ::pwrite(descriptor, static_cast<const char*>(bytes) + done, count - done, static_cast<off_t>(offset + done));
+    if (put < 0 && errno == EINTR) continue;
+    if (put == 0) errno = ENOSPC;
+    if (put <= 0) return false;
+    done += static_cast<size_t>(put);
+  }
+  return true;
+}
+
+int lock_file(int descriptor) {
+  while (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EINTR) continue;
+    return errno == ENOSYS || errno == EOPNOTSUPP || errno == ENOLCK ? ENOTSUP : errno;
+  }
+  return 0;
 }
 
 }  // namespace mdm

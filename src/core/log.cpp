@@ -3,6 +3,8 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <mutex>
 
@@ -40,6 +42,7 @@ struct Logger {
   std::shared_ptr<spdlog::logger> sink;
   std::mutex mutex;
   std::string prefix;
+  std::atomic<bool> bar_on_stderr{false};
 };
 
 Logger& logger() {
@@ -68,6 +71,8 @@ void set_log_prefix(std::string prefix) {
   logger().prefix = std::move(prefix);
 }
 
+void set_bar_on_stderr(bool stands) { logger().bar_on_stderr = stands; }
+
 void log_line(LogLevel level, std::string_view line) {
   Logger& target = logger();
   if (!target.sink->should_log(to_spdlog(level))) return;
@@ -77,6 +82,7 @@ void log_line(LogLevel level, std::string_view line) {
     text = target.prefix;
   }
   text += line;
+  if (target.bar_on_stderr) std::fputs("\r\x1b[K", stderr);
   target.sink->log(to_spdlog(level), "{}", text);
 }
 

@@ -11,6 +11,7 @@
 #include <cstdlib>
 
 #include "mdm/core/error.h"
+#include "mdm/core/log.h"
 
 namespace mdm {
 namespace {
@@ -84,7 +85,8 @@ Progress::Progress(ProgressOptions options) : options_(std::move(options)) {
   using Kind = ProgressOptions::Kind;
   if (!options_.clock) options_.clock = steady_seconds;
   if (!options_.width) options_.width = stderr_width;
-  if (!options_.sink) options_.sink = write_stderr;
+  const bool on_stderr = !options_.sink;
+  if (on_stderr) options_.sink = write_stderr;
   options_.label = printable(options_.label);
   terminal_ = options_.kind == Kind::kTerminal || (options_.kind == Kind::kDetect && stderr_is_terminal());
   done_ = counted_ = options_.initial;
@@ -92,6 +94,8 @@ Progress::Progress(ProgressOptions options) : options_(std::move(options)) {
   // The bar appears at once; plain output waits for something to tell.
   shown_at_ = terminal_ ? start_ - 2 * kRedrawSeconds : start_;
   if (terminal_) show(start_);
+  wipes_ = terminal_ && on_stderr;
+  if (wipes_) set_bar_on_stderr(true);
 }
 
 Progress::~Progress() {
@@ -127,6 +131,7 @@ void Progress::finish() {
   const std::lock_guard lock(mutex_);
   if (finished_) return;
   finished_ = true;
+  if (wipes_) set_bar_on_stderr(false);
   show(options_.clock());
   if (terminal_) options_.sink("\n");
 }

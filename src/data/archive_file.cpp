@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "mdm/core/error.h"
+#include "mdm/core/files.h"
 
 namespace mdm::detail {
 namespace {
@@ -33,17 +34,9 @@ ArchiveFile::ArchiveFile(const std::filesystem::path& path) : path_(path) {
 ArchiveFile::~ArchiveFile() { ::close(descriptor_); }
 
 bool ArchiveFile::read_at(uint64_t offset, void* target, size_t count) const {
-  auto* bytes = static_cast<char*>(target);
-  while (count > 0) {
-    const ssize_t got = ::pread(descriptor_, bytes, count, static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail<DataError>(shown_path(path_), ": ", std::strerror(errno));
-    if (got == 0) return false;
-    bytes += got;
-    offset += static_cast<uint64_t>(got);
-    count -= static_cast<size_t>(got);
-  }
-  return true;
+  const int64_t got = mdm::read_at(descriptor_, target, count, offset);
+  if (got < 0) fail<DataError>(shown_path(path_), ": ", std::strerror(errno));
+  return static_cast<size_t>(got) == count;
 }
 
 ArchivePool::ArchivePool(std::vector<std::filesystem::path> paths, int64_t most)
@@ -51,7 +44,7 @@ ArchivePool::ArchivePool(std::vector<std::filesystem::path> paths, int64_t most)
   rlimit limit{};
   const bool known = ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
   const size_t half = known ? std::max<size_t>(limit.rlim_cur / 2, 1) : 4096;
-  most_ = most < 1 ? half : static_cast<size_t>(most);
+  most_ = most < 1 ? half : std::min(static_cast<size_t>(most), half);
 }
 
 std::shared_ptr<const ArchiveFile> ArchivePool::get(size_t file) {

@@ -5,6 +5,7 @@
 #include <exception>
 #include <thread>
 
+#include "data/threads.h"
 #include "mdm/core/error.h"
 #include "mdm/core/utf8.h"
 
@@ -110,12 +111,8 @@ CaptionTable CaptionTable::make(const Dataset& dataset, const Tokenizer* tokeniz
     }
   };
   const auto machine = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  std::vector<std::thread> pool;
-  for (int i = 1; i < (threads > 0 ? threads : machine) && static_cast<size_t>(i) * kChunk < dataset.size(); ++i) {
-    pool.emplace_back(work);
-  }
-  work();
-  for (auto& thread : pool) thread.join();
+  const auto chunks = static_cast<int64_t>((dataset.size() + kChunk - 1) / kChunk);
+  detail::run_on_threads(std::min<int64_t>(threads > 0 ? threads : machine, chunks), work);
   if (error) std::rethrow_exception(error);
   for (size_t i = 0; i < dataset.size(); ++i) {
     table.dropped_ += table.tokens_[i] < 0 ? 1 : 0;

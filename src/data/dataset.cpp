@@ -12,7 +12,7 @@ namespace {
 
 void read_member(detail::ArchivePool& pool, const MemberPlace& place, const std::string& where,
                  std::vector<uint8_t>& bytes) {
-  if (place.size == kMissingMember) fail<DataError>(where, ": the archive does not contain this file");
+  if (const std::string problem = problem_of(place); !problem.empty()) fail<DataError>(where, ": ", problem);
   bytes.resize(place.size);
   const auto file = pool.get(place.archive);
   if (!file->read_at(place.offset, bytes.data(), bytes.size())) {
@@ -21,6 +21,13 @@ void read_member(detail::ArchivePool& pool, const MemberPlace& place, const std:
 }
 
 }  // namespace
+
+std::string problem_of(const MemberPlace& place) {
+  if (place.size == kMissingMember) return "the archive does not contain this file";
+  if (place.size == kLargeMember)
+    return concat("the file is larger than the ", kMostMemberBytes, " bytes that are read");
+  return {};
+}
 
 Dataset::Dataset() : impl_(std::make_unique<Impl>()) {}
 Dataset::~Dataset() = default;
@@ -46,6 +53,8 @@ at::Tensor Dataset::read_embedding(size_t sample) const {
   read_member(*impl_->pool, impl_->embeddings[sample], name, bytes);
   return read_npy_matrix({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, name);
 }
+
+size_t Dataset::largest_embedding_bytes() const { return impl_->largest_embedding; }
 
 bool Dataset::has_number(const std::string& column) const { return impl_->numbers.count(column) != 0; }
 

@@ -8,10 +8,12 @@
 #include <thread>
 
 #include "data/dataset_rows.h"
+#include "data/threads.h"
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 #include "mdm/data/tar.h"
 #include "mdm/data/tsv.h"
+#include "mdm/net/http_client.h"
 
 namespace mdm {
 namespace {
@@ -20,13 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kLoggedBadRows = 20;
 constexpr uint64_t kRowsUntilJudged = 100;
-
-bool is_url(std::string_view name) {
-  for (const std::string_view scheme : {"http://", "https://", "s3://"}) {
-    if (name.substr(0, scheme.size()) == scheme) return true;
-  }
-  return false;
-}
 
 bool ends_in_tar(std::string_view name) { return name.size() >= 4 && name.substr(name.size() - 4) == ".tar"; }
 
@@ -57,6 +52,12 @@ class DatasetBuilder {
     bool web = false;
     uint32_t archive = 0;
     size_t first = 0, last = 0;  // of rows_
+  };
+  // The archive that a column named last: rows that follow each other mostly name the same.
+  struct LastArchive {
+    std::string name;
+    uint32_t archive = 0;
+    bool known = false;
   };
   // A row of a shard whose members are still to be found.
   struct Wanted {
@@ -135,6 +136,11 @@ class DatasetBuilder {
   }
 
   void add_web(const std::string& name, const ListPlace& place) {
+    if (options_.embeddings) {
+      fail<DataError>(printable(name, 1000),
+                      ": webdataset archives have no columns text_tar and text_file, which name ",
+                      "the embeddings; list the samples in a shard TSV that has them");
+    }
     Section section;
     section.web = true;
     section.archive = archive_of(name, place);
@@ -175,24 +181,19 @@ class DatasetBuilder {
     Section section;
     section.first = rows_.size();
     std::vector<std::string> fields;
-    std::string last_tar;
-    uint32_t last_archive = 0;
+    LastArchive last_tar, last_text_tar;
     for (auto result = reader.next(fields); result != TsvReader::Result::kEnd; result = reader.next(fields)) {
       if (result == TsvReader::Result::kBad) {
         if (options_.mlx) fail<DataError>(reader.problem());
         bad_row("line", reader.problem());
         continue;
       }
-      if (rows_.size() == section.first || fields[tar] != last_tar) {
-        last_tar = fields[tar];
-        last_archive = shard_archive(last_tar, place, index);
-      }
       Wanted row;
       row.line = reader.line();
-      row.row.image.archive = last_archive;
+      row.row.image.archive = shard_archive(fields[tar], place, index, last_tar);
       add_texts(row.row, fields[file], fields[caption]);
       if (embeds) {
-        row.embedding.archive = shard_archive(fields[text_tar], place, index);
+        row.embedding.archive = shard_archive(fields[text_tar], place, index, last_text_tar);
         row.embedding_text = embedding_names_.size();
         row.embedding_bytes = static_cast<uint32_t>(fields[text_file].size());
         embedding_names_ += fields[text_file];
@@ -206,12 +207,14 @@ class DatasetBuilder {
     sections_.push_back(section);
   }
 
-  uint32_t shard_archive(const std::string& name, const ListPlace& place, const ListPlace* index) {
+  uint32_t shard_archive(const std::string& name, const ListPlace& place, const ListPlace* index, LastArchive& last) {
+    if (last.known && name == last.name) return last.archive;
     std::error_code ignored;
     const bool beside_index = index != nullptr && index->url_folder.empty() && !is_url(name) &&
                               !fs::exists(name, ignored) && !fs::exists(place.folder / name, ignored) &&
                               fs::exists(index->folder / name, ignored);
-    return archive_of(name, beside_index ? *index : place);
+    last = {name, archive_of(name, beside_index ? *index : place), true};
+    return last.archive;
   }
 
   void add_texts(DatasetRow& row, std::string_view file, std::string_view caption) {
@@ -253,20 +256,12 @@ class DatasetBuilder {
         }
       }
     };
-    run_threads(work);
+    const auto machine = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    const int64_t threads = options_.threads > 0 ? options_.threads : std::min(machine, 16);
+    detail::run_on_threads(std::min(threads, static_cast<int64_t>(paths_.size())), work);
     for (const auto& error : errors) {
       if (error) std::rethrow_exception(error);
     }
-  }
-
-  template <typename Work>
-  void run_threads(const Work& work) const {
-    const auto machine = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-    const int wanted = options_.threads > 0 ? options_.threads : std::min(machine, 16);
-    std::vector<std::thread> threads;
-    for (int i = 1; i < wanted && static_cast<size_t>(i) < paths_.size(); ++i) threads.emplace_back(work);
-    work();
-    for (auto& thread : threads) thread.join();
   }
 
   void resolve_archive(uint32_t archive, const std::vector<uint64_t>& wanted, bool is_web) {
@@ -294,9 +289,9 @@ class DatasetBuilder {
                   : impl_.file(row.row);
     MemberPlace& place = embedding ? row.embedding : row.row.image;
     const TarMember* member = index.find(name);
-    if (member == nullptr || member->size > kMostMemberBytes) return;
+    if (member == nullptr) return;
     place.offset = member->offset;
-    place.size = static_cast<uint32_t>(member->size);
+    place.size = member->size > kMostMemberBytes ? kLargeMember : static_cast<uint32_t>(member->size);
   }
 
   // ---- together ----
@@ -315,12 +310,12 @@ class DatasetBuilder {
       }
       for (size_t i = section.first; i < section.last; ++i) {
         const Wanted& row = rows_[i];
-        const bool found =
-            row.row.image.size != kMissingMember && (!options_.embeddings || row.embedding.size != kMissingMember);
-        if (!found && !options_.mlx) {
-          bad_row("member", concat(printable(impl_.archives[row.row.image.archive], 1000), ": ",
-                                   printable(impl_.file(row.row)), ": the archive does not contain this file",
-                                   row.row.image.size != kMissingMember ? "'s embedding" : ""));
+        const std::string image = problem_of(row.row.image);
+        const std::string problem = image.empty() && options_.embeddings ? problem_of(row.embedding) : image;
+        if (!problem.empty() && !options_.mlx) {
+          bad_row("member",
+                  concat(printable(impl_.archives[row.row.image.archive], 1000), ": ", printable(impl_.file(row.row)),
+                         image.empty() ? ": its embedding: " : ": ", problem));
           continue;
         }
         append(row.row, row.embedding, raw_numbers_.data() + i * options_.numbers.size());
@@ -336,7 +331,12 @@ class DatasetBuilder {
 
   void append(const DatasetRow& row, const MemberPlace& embedding, const float* numbers) {
     impl_.rows.push_back(row);
-    if (options_.embeddings) impl_.embeddings.push_back(embedding);
+    if (options_.embeddings) {
+      impl_.embeddings.push_back(embedding);
+      if (problem_of(embedding).empty()) {
+        impl_.largest_embedding = std::max<size_t>(impl_.largest_embedding, embedding.size);
+      }
+    }
     for (size_t i = 0; i < options_.numbers.size(); ++i) impl_.numbers[options_.numbers[i]].push_back(numbers[i]);
   }
 

@@ -14,7 +14,8 @@
 namespace mdm {
 
 inline constexpr uint32_t kMissingMember = UINT32_MAX;
-inline constexpr uint64_t kMostMemberBytes = uint64_t{1} << 30;
+inline constexpr uint32_t kLargeMember = UINT32_MAX - 1;
+inline constexpr uint64_t kMostMemberBytes = uint64_t{256} << 20;
 
 /// Where the bytes of a member are.
 struct MemberPlace {
@@ -22,6 +23,9 @@ struct MemberPlace {
   uint32_t size = kMissingMember;
   uint32_t archive = 0;
 };
+
+/// Why the member can't be read; empty when it can.
+std::string problem_of(const MemberPlace& place);
 
 struct DatasetRow {
   MemberPlace image;
@@ -36,6 +40,7 @@ struct Dataset::Impl {
   std::vector<std::string> archives;                  ///< as the lists name them
   std::map<std::string, std::vector<float>> numbers;  ///< one a row
   std::vector<MemberPlace> embeddings;                ///< one a row, or none
+  size_t largest_embedding = 0;                       ///< in bytes
   std::map<std::string, uint64_t> bad_rows;
   std::unique_ptr<detail::ArchivePool> pool;
 

@@ -16,6 +16,7 @@
 #include <mutex>
 #include <thread>
 
+#include "data/threads.h"
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 #include "mdm/core/random.h"
@@ -27,8 +28,9 @@ namespace {
 constexpr uint64_t kJudgedSamples = 10000;
 constexpr uint64_t kSamplesUntilJudged = 100;
 constexpr uint64_t kLoggedHoles = 20;
-constexpr int64_t kMostPixelBytes = int64_t{256} << 20;
-constexpr uint8_t kHoleValue = 127;  // 0 for the model
+constexpr int64_t kMostBytesAhead = int64_t{256} << 20;
+constexpr size_t kMostKeptBytes = size_t{64} << 20;  // of a file, by a thread that has read it
+constexpr uint8_t kHoleValue = 127;                  // 0 for the model
 
 }  // namespace
 
@@ -80,8 +82,10 @@ struct Loader::Impl {
   std::shared_ptr<BatchInWork> plan_batch(uint64_t index) const;
   std::pair<std::shared_ptr<BatchInWork>, size_t> take_row(std::unique_lock<std::mutex>& lock);
   void run_worker();
-  void make_row(BatchInWork& in_work, size_t row) const;
-  void read_row(BatchInWork& in_work, size_t row, const PlannedSample& planned) const;
+  void make_row(BatchInWork& in_work, size_t row, std::vector<uint8_t>& bytes) const;
+  void read_row(BatchInWork& in_work, size_t row, std::vector<uint8_t>& bytes) const;
+  void read_image(BatchInWork& in_work, size_t row, const std::vector<uint8_t>& bytes) const;
+  at::Tensor read_embedding(size_t sample) const;
   bool drops_caption(uint64_t number) const;
   void count(const BatchInWork& in_work);
   void judge() const;
@@ -103,8 +107,9 @@ void Loader::Impl::check() {
     }
     most = std::max(most, rows);
   }
-  const int64_t pixels = most * reader.image_size * reader.image_size * 3;
-  const int64_t ahead = std::min(reader.reader_buffer_size, kMostPixelBytes / std::max<int64_t>(pixels, 1));
+  const auto text = options.embeddings ? static_cast<int64_t>(data.dataset->largest_embedding_bytes()) : 0;
+  const int64_t bytes = most * (reader.image_size * reader.image_size * 3 + text);
+  const int64_t ahead = std::min(reader.reader_buffer_size, kMostBytesAhead / bytes);
   capacity = static_cast<size_t>(std::max<int64_t>(ahead, 2));
   next_batch = options.start_step * options.slices.size();
 }
@@ -112,7 +117,8 @@ void Loader::Impl::check() {
 void Loader::Impl::start() {
   const auto machine = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
   const int64_t count = std::clamp<int64_t>(options.reader.num_readers, 1, machine);
-  for (int64_t i = 0; i < count; ++i) threads.emplace_back([this] { run_worker(); });
+  detail::add_threads(threads, count, [this] { run_worker(); });
+  if (threads.empty()) fail("the system gives no thread to read images");
 }
 
 std::shared_ptr<Loader::Impl::BatchInWork> Loader::Impl::plan_batch(uint64_t index) const {
@@ -162,13 +168,14 @@ std::pair<std::shared_ptr<Loader::Impl::BatchInWork>, size_t> Loader::Impl::take
 
 void Loader::Impl::run_worker() {
   omp_set_num_threads(1);
+  std::vector<uint8_t> bytes;
   std::unique_lock<std::mutex> lock(mutex);
   try {
     while (true) {
       const auto [in_work, row] = take_row(lock);
       if (!in_work) return;
       lock.unlock();
-      make_row(*in_work, row);
+      make_row(*in_work, row, bytes);
       lock.lock();
       if (++in_work->done == in_work->plan.size()) ready.notify_all();
     }
@@ -194,19 +201,19 @@ bool Loader::Impl::drops_caption(uint64_t number) const {
 }
 
 // Faults of the sample make a hole; others leave.
-void Loader::Impl::make_row(BatchInWork& in_work, size_t row) const {
-  const PlannedSample& planned = in_work.plan[row];
+void Loader::Impl::make_row(BatchInWork& in_work, size_t row, std::vector<uint8_t>& bytes) const {
   HoleReason& hole = in_work.holes[row];
   try {
-    read_row(in_work, row, planned);
+    read_row(in_work, row, bytes);
     hole.kind = nullptr;
   } catch (const DataError& fault) {
     hole.text = fault.what();
   }
+  if (bytes.capacity() > kMostKeptBytes) std::vector<uint8_t>().swap(bytes);
   if (hole.kind == nullptr) return;
   Batch& batch = in_work.batch;
-  const auto bytes = static_cast<size_t>(batch.images.stride(0));
-  std::memset(batch.images.data_ptr<uint8_t>() + row * bytes, kHoleValue, bytes);
+  const auto size = static_cast<size_t>(batch.images.stride(0));
+  std::memset(batch.images.data_ptr<uint8_t>() + row * size, kHoleValue, size);
   batch.weights.data_ptr<float>()[row] = 0;
   batch.captions[row].clear();
   in_work.dropped[row] = 0;
@@ -218,39 +225,62 @@ void Loader::Impl::make_row(BatchInWork& in_work, size_t row) const {
 }
 
 // Sets the hole's kind before each part that may fail.
-void Loader::Impl::read_row(BatchInWork& in_work, size_t row, const PlannedSample& planned) const {
+void Loader::Impl::read_row(BatchInWork& in_work, size_t row, std::vector<uint8_t>& bytes) const {
   const Dataset& dataset = *data.dataset;
+  const PlannedSample& planned = in_work.plan[row];
   Batch& batch = in_work.batch;
   const char*& kind = in_work.holes[row].kind;
-  static thread_local std::vector<uint8_t> bytes;
+  const bool dropped = drops_caption(planned.number);
+  in_work.dropped[row] = dropped ? 1 : 0;
+  if (!dropped) {
+    kind = "label";
+    const std::string_view caption = data.captions->text(dataset, planned.sample);
+    if (options.knows_caption && !options.knows_caption(caption)) {
+      fail<DataError>(dataset.where(planned.sample), ": the caption \"", printable(caption), "\" is not a known label");
+    }
+    batch.captions[row] = caption;
+  }
   kind = "file";
   dataset.read_image(planned.sample, bytes);
   kind = "image";
-  const TrainingImage read =
-      read_training_image(bytes.data(), bytes.size(), dataset.where(planned.sample), options.reader,
-                          choose_crop(options.reader, options.seed, planned.number));
-  in_work.scale[row] = static_cast<float>(read.smaller_side);
-  const auto size = static_cast<size_t>(batch.images.stride(0));
-  uint8_t* target = batch.images.data_ptr<uint8_t>() + row * size;
-  const auto channels = static_cast<size_t>(read.image.channels);
-  if (channels == 3) {
-    std::memcpy(target, read.image.pixels.data(), size);
-  } else {  // compat alone
-    std::memset(target, 0, size);
-    for (size_t i = 0; i < size / 3; ++i)
-      std::copy_n(read.image.pixels.data() + i * channels, channels, target + 3 * i);
-  }
-  in_work.dropped[row] = drops_caption(planned.number) ? 1 : 0;
-  if (in_work.dropped[row] == 0) {
-    batch.captions[row] = data.captions->text(dataset, planned.sample);
-    kind = "embedding";
-    if (options.embeddings) batch.embeddings[row] = dataset.read_embedding(planned.sample);
-  }
+  read_image(in_work, row, bytes);
+  kind = "embedding";
+  if (options.embeddings && !dropped) batch.embeddings[row] = read_embedding(planned.sample);
   for (size_t i = 0; i < in_work.micros.size(); ++i) {
     if (in_work.micros[i] == nullptr) continue;
     const float value = dataset.number(options.micros[i].name, planned.sample);
     if (!std::isnan(value)) in_work.micros[i][row] = value;
   }
+}
+
+void Loader::Impl::read_image(BatchInWork& in_work, size_t row, const std::vector<uint8_t>& bytes) const {
+  const PlannedSample& planned = in_work.plan[row];
+  const TrainingImage read =
+      read_training_image(bytes.data(), bytes.size(), data.dataset->where(planned.sample), options.reader,
+                          choose_crop(options.reader, options.seed, planned.number));
+  in_work.scale[row] = static_cast<float>(read.smaller_side);
+  const auto size = static_cast<size_t>(in_work.batch.images.stride(0));
+  uint8_t* target = in_work.batch.images.data_ptr<uint8_t>() + row * size;
+  const auto channels = static_cast<size_t>(read.image.channels);
+  if (channels == 3) {
+    std::memcpy(target, read.image.pixels.data(), size);
+    return;
+  }
+  std::memset(target, 0, size);  // compat alone
+  for (size_t i = 0; i < size / 3; ++i) std::copy_n(read.image.pixels.data() + i * channels, channels, target + 3 * i);
+}
+
+at::Tensor Loader::Impl::read_embedding(size_t sample) const {
+  const at::Tensor embedding = data.dataset->read_embedding(sample);  // (L, D)
+  if (options.embedding_width >= 0 && embedding.size(1) != options.embedding_width) {
+    fail<DataError>("embedding of ", data.dataset->where(sample), ": is ", embedding.size(1), " wide, not ",
+                    options.embedding_width);
+  }
+  const auto* values = embedding.const_data_ptr<float>();
+  if (!std::all_of(values, values + embedding.numel(), [](float value) { return std::isfinite(value); })) {
+    fail<DataError>("embedding of ", data.dataset->where(sample), ": holds values that are not finite");
+  }
+  return embedding;
 }
 
 void Loader::Impl::count(const BatchInWork& in_work) {

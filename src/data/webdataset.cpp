@@ -127,7 +127,8 @@ WebSamples read_webdataset(const TarIndex& index, const detail::ArchiveFile& fil
     }
     const std::string where = concat(printable(name, 1000), ": ", printable(part.image->name), ": ");
     if (part.image->size > kMostMemberBytes) {
-      found.bad.emplace_back("member", concat(where, "an image of ", part.image->size, " bytes"));
+      found.bad.emplace_back("member",
+                             concat(where, "the file is larger than the ", kMostMemberBytes, " bytes that are read"));
       continue;
     }
     WebSample sample;

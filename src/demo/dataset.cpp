@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <set>
 
 #include "mdm/core/error.h"
@@ -108,27 +109,43 @@ void ShardWriter::finish() {
   write_file(index_, records);
 }
 
-std::string caption_vocabulary(const std::vector<std::string>& captions) {
+std::string caption_vocabulary(const std::vector<std::string>& captions, size_t entries) {
   constexpr int kWordScore = -1, kCharacterScore = -10;
-  std::set<std::string> words, characters;
+  // A file of lines can't hold control characters as pieces.
+  const auto fits = [](const std::string& piece) {
+    return std::none_of(piece.begin(), piece.end(),
+                        [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7F; });
+  };
+  std::map<std::string, size_t> counts;
+  std::set<std::string> characters;
   for (char c = '!'; c <= '~'; ++c) characters.insert(std::string(1, c));
   for (const std::string& caption : captions) {
     for (size_t at = 0; at < caption.size();) {
       const size_t end = std::min(caption.find(' ', at), caption.size());
-      if (end > at) words.insert(" " + caption.substr(at, end - at));
+      const std::string word = " " + caption.substr(at, end - at);
+      if (end > at && fits(word)) ++counts[word];
       at = end + 1;
     }
     for (size_t at = 0; at < caption.size();) {
       const size_t length = std::max<size_t>(1, utf8_length(std::string_view(caption).substr(at)));
       const std::string character = caption.substr(at, length);
-      // A file of lines can't hold control characters as pieces.
-      if (length > 1 || (character[0] > ' ' && character[0] <= '~')) characters.insert(character);
+      if (character != " " && fits(character)) characters.insert(character);
       at += length;
     }
   }
   std::string text = vocabulary_line("<pad>", 0) + vocabulary_line("</s>", 0) + vocabulary_line("<unk>", 0);
   text += vocabulary_line(" ", kCharacterScore);
   for (const std::string& character : characters) text += vocabulary_line(character, kCharacterScore);
+  std::vector<std::string> words;
+  for (const auto& [word, count] : counts) words.push_back(word);
+  constexpr size_t kSpecial = 4;
+  const size_t room = entries - std::min(entries, kSpecial + characters.size());
+  if (words.size() > room) {
+    std::stable_sort(words.begin(), words.end(),
+                     [&](const std::string& a, const std::string& b) { return counts[a] > counts[b]; });
+    words.resize(room);
+    std::sort(words.begin(), words.end());
+  }
   for (const std::string& word : words) text += vocabulary_line(word, kWordScore);
   return text;
 }

@@ -14,6 +14,7 @@
 #include "mdm/core/files.h"
 #include "mdm/core/progress.h"
 #include "mdm/core/random.h"
+#include "mdm/data/dataset.h"
 #include "mdm/demo/dataset.h"
 #include "mdm/demo/emoji.h"
 #include "mdm/demo/shapes.h"
@@ -161,6 +162,22 @@ int write_prompts(const ParsedCommandLine& command_line) {
   return 0;
 }
 
+// For a text encoder that is trained along, from the captions of any data set.
+int write_vocabulary(const ParsedCommandLine& command_line) {
+  constexpr int64_t kFewestEntries = 200;  // the characters alone are about a hundred
+  const std::string output = required(command_line, "output");
+  const auto entries = static_cast<size_t>(
+      whole_number(command_line, "vocabulary-size", int64_t{1} << 20, kFewestEntries, int64_t{1} << 20));
+  const auto dataset = Dataset::open(required(command_line, "file-list"));
+  std::vector<std::string> captions;
+  for (size_t i = 0; i < dataset->size(); ++i) captions.emplace_back(dataset->caption(i));
+  const std::string text = caption_vocabulary(captions, entries);
+  write_file(output, text);
+  std::printf("vocabulary: %s (%td entries, of %zu captions)\n", output.c_str(),
+              std::count(text.begin(), text.end(), '\n'), captions.size());
+  return 0;
+}
+
 int judge_pictures(const ParsedCommandLine& command_line) {
   const auto pictures = find_pictures(required(command_line, "images"), command_line.option("prompts"));
   const bool details = command_line.has("details");
@@ -180,7 +197,7 @@ AppInfo demo_dataset_app_info() {
   AppInfo info;
   info.name = "demo_dataset";
   info.summary = "Makes captioned pictures to train small models on, and judges what the models draw.";
-  info.positionals = "shapes | emoji | prompts | judge";
+  info.positionals = "shapes | emoji | prompts | judge | vocabulary";
   info.options = {
       {"output-dir", "DIR", "shapes, emoji: folder of the data set (train.tsv, validation.tsv, captions.vocab, tars)"},
       {"count", "N", "shapes: training samples (default 20000); prompts: lines (default 200)"},
@@ -191,7 +208,9 @@ AppInfo demo_dataset_app_info() {
       {"two-objects", "SHARE", "shapes, prompts: share of scenes with two objects, 0 to 1 (default 0.7)"},
       {"shard-size", "N", "samples in a tar (default 1000)"},
       {"split", "NAME", "prompts: seen, held-out-pairs or held-out-combinations (default seen)"},
-      {"output", "FILE", "prompts: where the lines go (default: stdout)"},
+      {"output", "FILE", "prompts: where the lines go (default: stdout); vocabulary: the file to write"},
+      {"file-list", "LIST", "vocabulary: the data set with the captions, as train_parallel takes it"},
+      {"vocabulary-size", "N", "vocabulary: most entries; rare words are left out (default: all)"},
       {"images", "DIR|FILE", "judge: folder that `sample` wrote, or its lst.json"},
       {"prompts", "FILE", "judge: captions, a line each, instead of those in lst.json"},
       {"details", "", "judge: also print a verdict for each picture"},
@@ -204,7 +223,8 @@ AppInfo demo_dataset_app_info() {
       "  demo_dataset shapes --output-dir data/shapes_32 --count 20000 --side 32 --seed 1\n"
       "  demo_dataset emoji --output-dir data/emoji_64 --side 64\n"
       "  demo_dataset prompts --split held-out-combinations --count 200 --output prompts.txt\n"
-      "  demo_dataset judge --images samples\n";
+      "  demo_dataset judge --images samples\n"
+      "  demo_dataset vocabulary --file-list train.tar --output captions.vocab\n";
   return info;
 }
 
@@ -215,8 +235,9 @@ int run_demo_dataset(const ParsedCommandLine& command_line) {
     if (words[0] == "emoji") return write_emoji(command_line);
     if (words[0] == "prompts") return write_prompts(command_line);
     if (words[0] == "judge") return judge_pictures(command_line);
+    if (words[0] == "vocabulary") return write_vocabulary(command_line);
   }
-  fail<ConfigError>("usage: demo_dataset shapes | emoji | prompts | judge",
+  fail<ConfigError>("usage: demo_dataset shapes | emoji | prompts | judge | vocabulary",
                     words.empty() ? "" : concat("; found '", printable(words.size() == 1 ? words[0] : words[1]), "'"));
 }
 

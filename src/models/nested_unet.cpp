@@ -94,9 +94,9 @@ void NestedUNet::init(const ModelInit& how) {
   }
 }
 
-void NestedUNet::set_gradient_checkpointing(bool on) {
-  UNet::set_gradient_checkpointing(on);
-  inner_->set_gradient_checkpointing(on);
+void NestedUNet::set_gradient_checkpointing(const std::vector<bool>& on_levels) {
+  UNet::set_gradient_checkpointing(on_levels);
+  inner_->set_gradient_checkpointing(std::vector<bool>(on_levels.begin() + 1, on_levels.end()));
 }
 
 void NestedUNet::append_unused(bool prediction_counts, bool inner_predictions, std::vector<at::Tensor>& out) const {

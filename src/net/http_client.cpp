@@ -2,7 +2,6 @@
 #include "mdm/net/http_client.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,11 +66,7 @@ class PartFile {
  public:
   explicit PartFile(const std::filesystem::path& target)
       : target_(target), path_(target.string() + ".part"), note_(target.string() + ".part.json") {
-    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (descriptor_ < 0) broken("can't be made");
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
-      ::close(descriptor_);
-      fail(shown(), ": another process is writing it");
+    while (!open_locked()) {
     }
   }
   ~PartFile() { ::close(descriptor_); }
@@ -96,7 +91,6 @@ class PartFile {
   // From here on the file holds the answer's resource, from its first byte or (`offset`) going on.
   void begin(const std::string& url, const std::string& validator, uint64_t offset) {
     if (::ftruncate(descriptor_, static_cast<off_t>(offset)) != 0) broken("can't be cut");
-    if (::lseek(descriptor_, static_cast<off_t>(offset), SEEK_SET) < 0) broken("can't be written");
     size_ = offset;
     if (offset > 0) return;
     const nlohmann::json note = {{"url", url}, {"validator", validator}};
@@ -104,14 +98,8 @@ class PartFile {
   }
 
   void write(const char* bytes, size_t count) {
-    while (count > 0) {
-      const ssize_t put = ::write(descriptor_, bytes, count);
-      if (put < 0 && errno == EINTR) continue;
-      if (put <= 0) broken("can't be written");
-      bytes += put;
-      count -= static_cast<size_t>(put);
-      size_ += static_cast<uint64_t>(put);
-    }
+    if (!write_at(descriptor_, bytes, count, size_)) broken("can't be written");
+    size_ += static_cast<uint64_t>(count);
   }
 
   uint64_t size() const { return size_; }
@@ -122,15 +110,31 @@ class PartFile {
     std::filesystem::rename(path_, target_, code);
     if (code) fail(printable(target_.string(), 1000), ": can't be put in place: ", code.message());
     std::filesystem::remove(note_, code);
-    const auto folder = target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
-    const int handle = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (handle >= 0) {
-      if (::fsync(handle) != 0) log_warning(printable(folder.string(), 1000), ": can't be flushed to disk");
-      ::close(handle);
+    if (const int reason = flush_folder(target_.parent_path())) {
+      log_warning(printable(target_.string(), 1000),
+                  ": its folder can't be flushed to disk: ", std::generic_category().message(reason));
     }
   }
 
  private:
+  // False when the file has lost its name before the lock was there: its writer has finished it under the target's.
+  bool open_locked() {
+    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (descriptor_ < 0) broken("can't be made");
+    const int code = lock_file(descriptor_);
+    struct stat opened {};
+    struct stat named {};
+    const bool in_place = ::fstat(descriptor_, &opened) == 0 && ::stat(path_.c_str(), &named) == 0 &&
+                          opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+    const bool free = code == 0 || code == ENOTSUP;  // without locks nothing can be known of others
+    if (free && in_place) return true;
+    ::close(descriptor_);
+    if (free) return false;
+    if (code == EWOULDBLOCK) fail(shown(), ": another process is writing it");
+    errno = code;
+    broken("can't be locked");
+  }
+
   std::string shown() const { return printable(path_.string(), 1000); }
   [[noreturn]] void broken(const char* what) const {
     fail(shown(), ": ", what, ": ", std::generic_category().message(errno));

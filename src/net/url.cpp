@@ -6,7 +6,7 @@
 namespace mdm {
 
 bool is_url(std::string_view text) {
-  for (const std::string_view scheme : {"http://", "https://"}) {
+  for (const std::string_view scheme : {"http://", "https://", "s3://"}) {
     if (text.size() >= scheme.size() && ::strncasecmp(text.data(), scheme.data(), scheme.size()) == 0) return true;
   }
   return false;

@@ -1,7 +1,6 @@
 #include "mdm/net/url_cache.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +13,7 @@
 
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
+#include "mdm/core/log.h"
 
 namespace mdm {
 namespace {
@@ -66,13 +66,16 @@ class CacheLock {
   CacheLock(const std::filesystem::path& path, const std::atomic<bool>* cancel) {
     descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (descriptor_ < 0) fail(printable(path.string(), 1000), ": ", std::generic_category().message(errno));
-    while (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
-      const int reason = errno;
+    for (int reason = lock_file(descriptor_); reason != 0; reason = lock_file(descriptor_)) {
+      if (reason == ENOTSUP) {
+        exclusive_ = false;
+        return;
+      }
       if (cancel != nullptr && cancel->load()) {
         ::close(descriptor_);
         throw NetError(NetError::Kind::kCancelled, "waiting for another process's download: cancelled");
       }
-      if (reason != EWOULDBLOCK && reason != EINTR) {
+      if (reason != EWOULDBLOCK) {
         ::close(descriptor_);
         fail(printable(path.string(), 1000), ": can't be locked: ", std::generic_category().message(reason));
       }
@@ -83,9 +86,21 @@ class CacheLock {
   CacheLock(const CacheLock&) = delete;
   CacheLock& operator=(const CacheLock&) = delete;
 
+  bool exclusive() const { return exclusive_; }  // false where the file system has no locks
+
  private:
   int descriptor_ = -1;
+  bool exclusive_ = true;
 };
+
+// URLs may hold what lets a stranger in (signed ones do), and are written beside the files: a new folder is the
+// user's own.
+void make_cache_folder(const std::filesystem::path& folder) {
+  std::error_code code;
+  const bool fresh = !std::filesystem::exists(folder, code);
+  make_writable_folder(folder);
+  if (fresh) std::filesystem::permissions(folder, std::filesystem::perms::owner_all, code);
+}
 
 }  // namespace
 
@@ -102,31 +117,30 @@ std::filesystem::path default_cache_folder() {
 }
 
 UrlCache::UrlCache(std::filesystem::path folder, HttpOptions options)
-    : folder_(folder.empty() ? default_cache_folder() / "urls" : std::move(folder)), options_(std::move(options)) {}
+    : folder_(std::move(folder)), options_(std::move(options)) {}
+
+std::filesystem::path UrlCache::folder() const { return folder_.empty() ? default_cache_folder() / "urls" : folder_; }
 
 std::filesystem::path UrlCache::path_of(const std::string& url) const {
-  return folder_ / (hash_name(url) + ending_of(url));
-}
-
-// URLs may hold what lets a stranger in (signed ones do), and are written beside the files: a new folder is the
-// user's own.
-void UrlCache::make_folder() const {
-  std::error_code code;
-  const bool fresh = !std::filesystem::exists(folder_, code);
-  make_writable_folder(folder_);
-  if (fresh) std::filesystem::permissions(folder_, std::filesystem::perms::owner_all, code);
+  return folder() / (hash_name(url) + ending_of(url));
 }
 
 std::filesystem::path UrlCache::fetch(const std::string& url) {
   const auto file = path_of(url);
   if (is_kept(file, url)) return file;
-  make_folder();
+  make_cache_folder(file.parent_path());
   const CacheLock lock(file.string() + ".lock", options_.cancel);
+  if (!lock.exclusive() && !warned_) {
+    warned_ = true;
+    log_warning(printable(file.parent_path().string(), 1000),
+                ": the file system has no locks; two processes must not load the same URL at a time");
+  }
   if (is_kept(file, url)) return file;  // another process was quicker
   std::error_code code;
   std::filesystem::remove(note_of(file), code);
   HttpClient client(options_);
   const HttpResponse response = client.download(url, file);
+  log_info("loaded ", shown_url(url), ": ", response.total_bytes.value_or(0), " bytes");
   const nlohmann::json note = {{"url", url}, {"bytes", response.total_bytes.value_or(0)}, {"etag", response.etag}};
   write_file(note_of(file), note.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   return file;

@@ -1,12 +1,15 @@
 // adamw_ema_step: the composition that defines it, and the choice of a faster back end.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "mdm/core/error.h"
 #include "mdm/ops/optimizer.h"
+#include "ops/adamw_ema_composition.h"
 #include "ops/adamw_ema_cpu.h"
 
 namespace mdm::ops {
@@ -32,17 +35,7 @@ void check_buffers(const OptimizerBuffers& b) {
   if (b.compute.defined()) check_buffer(b.compute, b.weights, at::kBFloat16, "bfloat16 weights");
 }
 
-float* floats(const at::Tensor& t) { return t.defined() ? t.mutable_data_ptr<float>() : nullptr; }
-
-}  // namespace
-
-OptimizerBuffers OptimizerBuffers::narrow(int64_t first, int64_t count) const {
-  return {part_of(weights, first, count),    part_of(gradients, first, count), part_of(exp_avg, first, count),
-          part_of(exp_avg_sq, first, count), part_of(ema, first, count),       part_of(compute, first, count)};
-}
-
-void adamw_ema_step_composition(const OptimizerBuffers& b, const AdamSettings& s) {
-  const c10::NoGradGuard no_grad;
+void step_slice(const OptimizerBuffers& b, const AdamSettings& s) {
   const double correction1 = 1 - std::pow(s.beta1, static_cast<double>(s.update));
   const double correction2 = 1 - std::pow(s.beta2, static_cast<double>(s.update));
   at::Tensor weights = b.weights, exp_avg = b.exp_avg, exp_avg_sq = b.exp_avg_sq, ema = b.ema;
@@ -53,6 +46,37 @@ void adamw_ema_step_composition(const OptimizerBuffers& b, const AdamSettings& s
   weights.addcdiv_(exp_avg, exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(s.eps), -s.lr / correction1);
   if (ema.defined()) ema.add_(weights - ema, 1 - s.ema_decay);
   if (b.compute.defined()) b.compute.copy_(weights);
+}
+
+float* floats(const at::Tensor& t) { return t.defined() ? t.mutable_data_ptr<float>() : nullptr; }
+
+}  // namespace
+
+OptimizerBuffers OptimizerBuffers::narrow(int64_t first, int64_t count) const {
+  return {part_of(weights, first, count),    part_of(gradients, first, count), part_of(exp_avg, first, count),
+          part_of(exp_avg_sq, first, count), part_of(ema, first, count),       part_of(compute, first, count)};
+}
+
+void adamw_ema_step_composition(const OptimizerBuffers& b, const AdamSettings& s, int64_t slice) {
+  const c10::NoGradGuard no_grad;
+  const int64_t numbers = b.weights.numel();
+  for (int64_t first = 0; first < numbers; first += slice) {
+    step_slice(b.narrow(first, std::min(slice, numbers - first)), s);
+  }
+}
+
+void adamw_ema_step_composition(const OptimizerBuffers& b, const AdamSettings& s) {
+  adamw_ema_step_composition(b, s, kCompositionSlice);
+}
+
+double sum_of_squares_composition(const at::Tensor& values, int64_t slice) {
+  const c10::NoGradGuard no_grad;
+  at::Tensor sum = at::zeros({}, values.options().dtype(at::kDouble));  // on the device: one wait, at the end
+  for (int64_t first = 0; first < values.numel(); first += slice) {
+    const at::Tensor part = values.narrow(0, first, std::min(slice, values.numel() - first)).to(at::kDouble);
+    sum.add_(part.square_().sum());
+  }
+  return sum.item<double>();
 }
 
 void adamw_ema_step(const OptimizerBuffers& b, const AdamSettings& s) {
@@ -83,7 +107,7 @@ double sum_of_squares(const at::Tensor& values) {
   if (values.dim() != 1 || !values.is_contiguous() || values.scalar_type() != at::kFloat) {
     fail("sum_of_squares: the values must be flat float32");
   }
-  if (!values.is_cpu()) return values.to(at::kDouble).square().sum().item<double>();
+  if (!values.is_cpu()) return sum_of_squares_composition(values, kCompositionSlice);
   return sum_of_squares_cpu(values.const_data_ptr<float>(), values.numel());
 }
 

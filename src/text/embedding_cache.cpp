@@ -6,8 +6,8 @@
 
 #include <ATen/ops/empty.h>
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -30,6 +30,7 @@ constexpr uint32_t kRecordMagic = 0x45424d45;  // "EMBE"
 constexpr uint32_t kMostTokens = 1u << 20;
 constexpr int kMostFiles = 256;
 constexpr std::chrono::seconds kRefreshInterval{1};
+constexpr uint64_t kAddedPerLook = 64;  // records between looks at the free space
 
 enum class Stored : uint32_t { kFloat = 0, kBFloat16 = 1 };
 
@@ -75,31 +76,8 @@ bool sound(const RecordHead& head) {
          (head.stored == Stored::kFloat || head.stored == Stored::kBFloat16);
 }
 
-// All `count` bytes at `offset`, or false.
-bool read_at(int descriptor, void* bytes, size_t count, uint64_t offset) {
-  auto* at = static_cast<char*>(bytes);
-  while (count > 0) {
-    const ssize_t got = ::pread(descriptor, at, count, static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return false;
-    at += got;
-    offset += static_cast<uint64_t>(got);
-    count -= static_cast<size_t>(got);
-  }
-  return true;
-}
-
-bool write_at(int descriptor, const void* bytes, size_t count, uint64_t offset) {
-  const auto* at = static_cast<const char*>(bytes);
-  while (count > 0) {
-    const ssize_t put = ::pwrite(descriptor, at, count, static_cast<off_t>(offset));
-    if (put < 0 && errno == EINTR) continue;
-    if (put <= 0) return false;
-    at += put;
-    offset += static_cast<uint64_t>(put);
-    count -= static_cast<size_t>(put);
-  }
-  return true;
+bool read_whole(int descriptor, void* bytes, size_t count, uint64_t offset) {
+  return read_at(descriptor, bytes, count, offset) == static_cast<int64_t>(count);
 }
 
 uint64_t size_of(int descriptor) {
@@ -124,6 +102,7 @@ struct EmbeddingCache::Impl {
   std::filesystem::path folder;
   std::string prefix;
   uint64_t width = 0;
+  EmbeddingCacheLimits limits;
   std::vector<File> files;
   std::unordered_map<uint64_t, Place> places;
   int own = -1;  // index of the file that is written
@@ -148,42 +127,73 @@ struct EmbeddingCache::Impl {
     return head;
   }
 
-  // Takes the first file that no other process writes, and cuts off what a crash has left at its end.
+  // Takes the first file that no other process writes. Where the file system has no locks, that is one that this
+  // process makes itself.
   void claim_file() {
+    bool warned = false;
     for (int number = 0; number < kMostFiles; ++number) {
       const auto path = name(number);
-      const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-      if (descriptor < 0) {
-        log_warning(printable(path.string(), 1000), ": can't be written (", std::generic_category().message(errno),
-                    "); embeddings are only read from ", printable(folder.string(), 1000));
-        return;
+      int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+      const bool made = descriptor >= 0;
+      if (!made && errno == EEXIST) descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+      if (descriptor < 0) return cannot_write(path, errno);
+      const int code = lock_file(descriptor);
+      if (code == ENOTSUP && !warned) {
+        warned = true;
+        log_warning(printable(folder.string(), 1000), ": the file system has no locks; each run adds embeddings to a ",
+                    "file of its own");
       }
-      if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-        ::close(descriptor);
-        continue;
-      }
-      own = static_cast<int>(files.size());
-      own_path = path;
-      files.push_back({path, descriptor, 0, true});
-      scan(static_cast<uint32_t>(own));
-      File& file = files.back();
-      const FileHead wanted = head();
-      const bool fresh = file.scanned == 0;
-      const bool cut = ::ftruncate(descriptor, static_cast<off_t>(file.scanned)) == 0;
-      if (!cut || (fresh && !write_at(descriptor, &wanted, sizeof wanted, 0))) stop_writing();
-      if (fresh) file.scanned = sizeof(FileHead);
-      file.usable = true;
-      return;
+      if (code == 0 || (code == ENOTSUP && made)) return begin_file(path, descriptor);
+      ::close(descriptor);
+      if (code != EWOULDBLOCK && code != ENOTSUP) return cannot_write(path, code);
     }
-    log_warning(printable(folder.string(), 1000), ": ", kMostFiles,
-                " processes write embeddings there; this one only reads");
+    log_warning(printable(folder.string(), 1000), ": has ", kMostFiles,
+                " files that other processes write or that can't be locked; this one only reads");
   }
 
-  void stop_writing() {
-    log_warning(printable(own_path.string(), 1000), ": can't be written (", std::generic_category().message(errno),
-                "); embeddings are no longer kept");
+  void cannot_write(const std::filesystem::path& path, int code) const {
+    log_warning(printable(path.string(), 1000), ": can't be written (", std::generic_category().message(code),
+                "); embeddings are only read from ", printable(folder.string(), 1000));
+  }
+
+  // Goes on behind the last whole record; what a crash has left behind it is cut off.
+  void begin_file(const std::filesystem::path& path, int descriptor) {
+    own = static_cast<int>(files.size());
+    own_path = path;
+    files.push_back({path, descriptor, 0, true});
+    scan(static_cast<uint32_t>(own));
+    File& file = files.back();
+    const FileHead wanted = head();
+    const bool fresh = file.scanned == 0;
+    const bool cut = ::ftruncate(descriptor, static_cast<off_t>(file.scanned)) == 0;
+    if (!cut || (fresh && !write_at(descriptor, &wanted, sizeof wanted, 0))) {
+      stop_writing(std::generic_category().message(errno));
+    }
+    if (fresh) file.scanned = sizeof(FileHead);
+    file.usable = true;
+  }
+
+  void stop_writing(const std::string& why) {
+    log_warning(printable(own_path.string(), 1000), ": can't be written (", why, "); embeddings are no longer kept");
     own = -1;
     own_path.clear();
+  }
+
+  // Whether one more record may be written. Ends the writing when not.
+  bool has_room() {
+    if (places.size() >= limits.records) {
+      stop_writing(concat("the cache has its ", limits.records, " records"));
+      return false;
+    }
+    struct statvfs facts {};
+    if (counts.added % kAddedPerLook != 0 || ::fstatvfs(files[static_cast<size_t>(own)].descriptor, &facts) != 0) {
+      return true;
+    }
+    const uint64_t free = static_cast<uint64_t>(facts.f_bavail) * facts.f_frsize;
+    if (free >= limits.free_bytes) return true;
+    stop_writing(
+        concat("only ", free >> 20, " MiB of the disk are free, ", limits.free_bytes >> 20, " are left to others"));
+    return false;
   }
 
   // Learns of the records that came to the file since the last time.
@@ -196,18 +206,18 @@ struct EmbeddingCache::Impl {
       const FileHead wanted = head();
       if (size < sizeof found) return;
       file.usable =
-          read_at(file.descriptor, &found, sizeof found, 0) && std::memcmp(&found, &wanted, sizeof found) == 0;
+          read_whole(file.descriptor, &found, sizeof found, 0) && std::memcmp(&found, &wanted, sizeof found) == 0;
       if (!file.usable) return;
       file.scanned = sizeof found;
     }
     RecordHead record{};
-    while (file.scanned + sizeof record <= size && read_at(file.descriptor, &record, sizeof record, file.scanned)) {
+    while (file.scanned + sizeof record <= size && read_whole(file.descriptor, &record, sizeof record, file.scanned)) {
       if (!sound(record) || body_bytes(record, width) > size - file.scanned - sizeof record) return;
       // A later record of the same ids was written because the earlier one is damaged.
       const auto known = places.find(record.key);
       if (known != places.end()) {
         known->second = {index, file.scanned};
-      } else if (places.size() < kMostRecords) {
+      } else if (places.size() < limits.records) {
         places.emplace(record.key, Place{index, file.scanned});
       }
       file.scanned += sizeof record + body_bytes(record, width);
@@ -237,10 +247,10 @@ struct EmbeddingCache::Impl {
   std::optional<at::Tensor> read(const Place& place, const std::vector<int32_t>& ids) {
     const int descriptor = files[place.file].descriptor;
     RecordHead record{};
-    if (!read_at(descriptor, &record, sizeof record, place.offset) || !sound(record)) return std::nullopt;
+    if (!read_whole(descriptor, &record, sizeof record, place.offset) || !sound(record)) return std::nullopt;
     if (record.tokens != ids.size()) return std::nullopt;
     buffer.resize(body_bytes(record, width));
-    if (!read_at(descriptor, buffer.data(), buffer.size(), place.offset + sizeof record)) return std::nullopt;
+    if (!read_whole(descriptor, buffer.data(), buffer.size(), place.offset + sizeof record)) return std::nullopt;
     if (checksum_of(buffer.data(), buffer.size()) != record.body_checksum) return std::nullopt;
     if (std::memcmp(buffer.data(), ids.data(), ids.size() * sizeof(int32_t)) != 0) return std::nullopt;
     at::Tensor values = at::empty({static_cast<int64_t>(ids.size()), static_cast<int64_t>(width)}, at::kFloat);
@@ -259,7 +269,8 @@ struct EmbeddingCache::Impl {
   }
 };
 
-EmbeddingCache::EmbeddingCache(const std::filesystem::path& folder, const std::string& identity, int64_t width)
+EmbeddingCache::EmbeddingCache(const std::filesystem::path& folder, const std::string& identity, int64_t width,
+                               const EmbeddingCacheLimits& limits)
     : impl_(new Impl) {
   const auto plain = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
@@ -276,6 +287,7 @@ EmbeddingCache::EmbeddingCache(const std::filesystem::path& folder, const std::s
   impl_->folder = folder;
   impl_->prefix = identity + "-";
   impl_->width = static_cast<uint64_t>(width);
+  impl_->limits = limits;
   impl_->claim_file();
   impl_->refresh();
 }
@@ -309,7 +321,7 @@ void EmbeddingCache::add(const std::vector<int32_t>& ids, const at::Tensor& valu
     fail("embedding cache: ", ids.size(), " tokens of width ", impl_->width, " can't have values of shape ",
          values.sizes());
   }
-  if (impl_->own < 0 || ids.empty() || ids.size() > kMostTokens) return;
+  if (impl_->own < 0 || ids.empty() || ids.size() > kMostTokens || !impl_->has_room()) return;
   const at::Tensor host = values.to(at::kCPU).contiguous();
   const auto* bits = static_cast<const uint32_t*>(host.const_data_ptr());
   const auto count = static_cast<size_t>(host.numel());
@@ -342,15 +354,14 @@ void EmbeddingCache::add(const std::vector<int32_t>& ids, const at::Tensor& valu
     const int reason = errno;
     // A part of a record is as good as none; the space may be wanted elsewhere.
     const bool cut = ::ftruncate(file.descriptor, static_cast<off_t>(file.scanned)) == 0;
-    errno = reason;
     (void)cut;
-    impl_->stop_writing();
+    impl_->stop_writing(std::generic_category().message(reason));
     return;
   }
   const Impl::Place place{static_cast<uint32_t>(impl_->own), file.scanned};
   file.scanned += buffer.size();
   ++impl_->counts.added;
-  if (impl_->places.size() < kMostRecords) impl_->places.insert_or_assign(record.key, place);
+  impl_->places.insert_or_assign(record.key, place);
 }
 
 std::string embedding_identity(const TextModelFiles& files, const TextConfig& text, const std::string& padding_token,

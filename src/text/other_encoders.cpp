@@ -97,6 +97,11 @@ int64_t ClassLabelEncoder::column_of(const std::string& label) const {
                   hint(name.size() > 1000 ? std::string_view() : nearest_name(name, names_)));
 }
 
+bool ClassLabelEncoder::knows(std::string_view label) const {
+  const std::string name = without_outer_spaces(label);
+  return name.empty() || columns_.count(name) != 0;
+}
+
 TextEncoder::Rows ClassLabelEncoder::encode_rows(const std::vector<std::string>& captions, int64_t, Use) {
   const auto count = static_cast<int64_t>(captions.size());
   at::Tensor outputs = at::zeros({count, 1, width_}, at::TensorOptions().dtype(at::kFloat));

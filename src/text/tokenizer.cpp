@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "text/utf8.h"
+#include "mdm/core/utf8.h"
 
 namespace mdm {
 
@@ -53,7 +53,7 @@ int64_t padded_length(const std::vector<std::vector<int32_t>>& rows, const Token
 std::string_view first_code_points(std::string_view text, int64_t count) {
   if (count < 0) return text;
   size_t at = 0;
-  for (; count > 0 && at < text.size(); --count) at += std::max<size_t>(utf8_sequence_length(text.substr(at, 4)), 1);
+  for (; count > 0 && at < text.size(); --count) at += std::max<size_t>(utf8_length(text.substr(at, 4)), 1);
   return text.substr(0, at);
 }
 

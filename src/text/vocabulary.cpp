@@ -7,8 +7,8 @@
 
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
+#include "mdm/core/utf8.h"
 #include "text/spiece_model.h"
-#include "text/utf8.h"
 
 namespace mdm {
 namespace {
@@ -122,7 +122,7 @@ std::string vocab_text(const Vocabulary& vocabulary) {
   for (size_t id = 0; id < vocabulary.size(); ++id) {
     const auto piece = vocabulary.piece(id);
     for (size_t i = 0; i < piece.size();) {
-      const size_t length = utf8_sequence_length(piece.substr(i, 4));
+      const size_t length = utf8_length(piece.substr(i, 4));
       if (length == 0 || piece[i] == '\t' || piece[i] == '\n' || piece[i] == '\0') {
         fail<ConfigError>("the vocabulary's piece ", id, " \"", printable(piece),
                           "\" can't be kept in a checkpoint: it is no line of text");

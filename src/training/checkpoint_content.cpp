@@ -63,6 +63,12 @@ nlohmann::ordered_json python_float(double value) {
 
 }  // namespace
 
+std::string model_file_name(const char* pattern, uint64_t step) {
+  char name[64];
+  std::snprintf(name, sizeof name, pattern, static_cast<unsigned long long>(step));
+  return name;
+}
+
 CheckpointContent checkpoint_content(const Config& config, const TrainingState& state, const ParameterArena& arena,
                                      const BatchSource& data, int64_t world_size, bool copy) {
   CheckpointContent content;
@@ -71,6 +77,9 @@ CheckpointContent checkpoint_content(const Config& config, const TrainingState& 
   for (auto& part : content.parts) {
     if (!copy) break;
     for (NamedTensor& item : part.tensors) item.tensor = item.tensor.to(at::kCPU, at::kFloat, false, /*copy=*/true);
+  }
+  for (size_t i = 0; config.trainer.write_pth && i < kModelFiles.size(); ++i) {
+    for (const NamedTensor& item : content.parts[i].tensors) content.companion_bytes += item.tensor.nbytes();
   }
   nlohmann::ordered_json json;
   json["format"] = kStateFormat;
@@ -123,8 +132,6 @@ void write_model_files(const std::filesystem::path& folder, const Config& config
   if (!text_vocabulary.empty()) items[kTextVocabularyItem] = text_vocabulary;
   const std::string text = items.dump();
   for (size_t i = 0; i < kModelFiles.size(); ++i) {
-    char name[64];
-    std::snprintf(name, sizeof name, kModelFiles[i], static_cast<unsigned long long>(state.step));
     const char* source = i == 0 ? kEma : kWeights;
     const auto part = std::find_if(content.parts.begin(), content.parts.end(),
                                    [source](const auto& candidate) { return candidate.file == source; });
@@ -132,7 +139,7 @@ void write_model_files(const std::filesystem::path& folder, const Config& config
     std::vector<TensorSection> sections;
     auto encoder = text_encoder_tensors(all);
     if (!encoder.empty()) sections.push_back({kTextEncoderSection, std::move(encoder)});
-    write_pth(folder / name, model_tensors(all), text, {}, sections);
+    write_pth(folder / model_file_name(kModelFiles[i], state.step), model_tensors(all), text, {}, sections);
   }
 }
 

@@ -16,6 +16,9 @@ namespace mdm {
 // Names of the files that the reference writes: averaged weights, and the weights themselves.
 inline constexpr std::array<const char*, 2> kModelFiles = {"vis_model_%06llu.pth", "vis_model_noema_%06llu.pth"};
 
+// e.g. "vis_model_001000.pth".
+std::string model_file_name(const char* pattern, uint64_t step);
+
 // Views of the arena, to be written before the next step; or with `copy` tensors of their own in host memory.
 CheckpointContent checkpoint_content(const Config& config, const TrainingState& state, const ParameterArena& arena,
                                      const BatchSource& data, int64_t world_size, bool copy);

@@ -1,7 +1,6 @@
 #include "training/sample_grid.h"
 
 #include <ATen/TensorOperators.h>
-#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cstring>
@@ -10,13 +9,14 @@
 #include "mdm/diffusion/output.h"
 #include "mdm/diffusion/sampler.h"
 #include "mdm/media/grid.h"
+#include "training/evaluation_mode.h"
 
 namespace mdm {
 namespace {
 
 constexpr uint64_t kGridSeed = 1;  // picture i has kGridSeed + i
 
-// Prompts [first, first + count) as tensors of the highest level.
+// Pictures of prompts [first, first + count); none when asked to stop.
 std::vector<Image> draw(const Config& config, const GridSetup& setup, const UNet& model, TextEncoder* encoder,
                         size_t first, size_t count) {
   const auto rows = static_cast<int64_t>(count);
@@ -49,7 +49,10 @@ std::vector<Image> draw(const Config& config, const GridSetup& setup, const UNet
   run.timesteps = make_timesteps(schedule.steps(), std::min(config.trainer.sample_steps, schedule.steps()),
                                  settings.timestep_spacing);
   run.before_step = [&](const SamplingStep& step) { guided_model.begin_step(step); };
-  const at::Tensor bytes = to_bytes(run_sampler(*sampler, denoiser, noise, run).x_t[0]).to(at::kCPU).contiguous();
+  run.cancel = setup.stop;
+  const SamplingResult result = run_sampler(*sampler, denoiser, noise, run);
+  if (result.cancelled) return {};
+  const at::Tensor bytes = to_bytes(result.x_t[0]).to(at::kCPU).contiguous();
   std::vector<Image> images;
   for (int64_t i = 0; i < rows; ++i) {
     Image image(static_cast<int>(setup.side), static_cast<int>(setup.side), 3);
@@ -61,18 +64,17 @@ std::vector<Image> draw(const Config& config, const GridSetup& setup, const UNet
 
 }  // namespace
 
-Image draw_grid(const Config& config, const GridSetup& setup, UNet& model, ParameterArena& arena,
-                TextEncoder* encoder) {
-  const c10::NoGradGuard no_grad;
-  const ParameterArena::UseEma use_ema(arena);
-  model.eval();
+std::optional<Image> draw_grid(const Config& config, const GridSetup& setup, UNet& model, ParameterArena& arena,
+                               TextEncoder* encoder) {
+  const EvaluationMode mode(model, arena);
   std::vector<Image> images;
   const auto batch = static_cast<size_t>(config.trainer.batch_size);
   for (size_t first = 0; first < setup.prompts.size(); first += batch) {
     const size_t count = std::min(batch, setup.prompts.size() - first);
-    for (Image& image : draw(config, setup, model, encoder, first, count)) images.push_back(std::move(image));
+    std::vector<Image> drawn = draw(config, setup, model, encoder, first, count);
+    if (drawn.empty()) return std::nullopt;
+    for (Image& image : drawn) images.push_back(std::move(image));
   }
-  model.train();
   return make_grid(images);
 }
 

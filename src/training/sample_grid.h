@@ -1,6 +1,8 @@
 // Pictures that a model in training draws, on one sheet.
 #pragma once
 
+#include <atomic>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,9 +19,12 @@ struct GridSetup {
   std::vector<std::string> prompts;
   int64_t side = 0;  // of the pictures, in pixels
   at::Device device = at::kCPU;
+  const std::atomic<bool>* stop = nullptr;  // looked at before each step of sampling
 };
 
 // Drawn with the averaged weights; the model trains on as if nothing had been. Inner levels are left out.
-Image draw_grid(const Config& config, const GridSetup& setup, UNet& model, ParameterArena& arena, TextEncoder* encoder);
+// Nothing when `stop` has become true.
+std::optional<Image> draw_grid(const Config& config, const GridSetup& setup, UNet& model, ParameterArena& arena,
+                               TextEncoder* encoder);
 
 }  // namespace mdm

@@ -1,4 +1,4 @@
-#include "training/starting_point.h"
+#include "mdm/training/starting_point.h"
 
 #include <string>
 #include <vector>

@@ -17,6 +17,7 @@ ProgressOptions progress_options(uint64_t last_step, const TrainingState& state,
   options.unit = "step";
   options.total = last_step;
   options.initial = state.step;
+  options.line_seconds = 60;  // of a training that takes weeks
   options.sink = std::move(sink);
   return options;
 }

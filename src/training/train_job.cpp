@@ -12,16 +12,16 @@
 #include "mdm/core/files.h"
 #include "mdm/core/log.h"
 #include "mdm/media/png.h"
-#include "mdm/text/joint_encoder.h"
+#include "mdm/text/other_encoders.h"
 #include "mdm/text/text_model.h"
+#include "mdm/training/data_sources.h"
 #include "mdm/training/metrics.h"
+#include "mdm/training/starting_point.h"
 #include "mdm/training/trainer.h"
 #include "pipeline/device.h"
 #include "training/checkpoint_content.h"
 #include "training/config_change.h"
-#include "training/data_sources.h"
 #include "training/sample_grid.h"
-#include "training/starting_point.h"
 #include "training/step_display.h"
 #include "training/validation.h"
 
@@ -36,12 +36,29 @@ uint64_t chosen_train_seed(int64_t wanted) {
 
 // Files, flags, and where no file is given the config that the run has been started with.
 LoadedConfig config_of_training(const ParsedCommandLine& command_line, const std::optional<SavedCheckpoint>& saved) {
-  const bool from_saved = saved && command_line.config_files.empty();
-  return command_line.load(from_saved ? config_of_state(saved->state_json) : "");
+  if (!saved) return command_line.load();
+  return command_line.load(command_line.config_files.empty() ? config_of_state(saved->state_json) : "", true);
+}
+
+RunDirectory::Options kept_checkpoints(const TrainerConfig& trainer) { return {trainer.keep_last, trainer.keep_every}; }
+
+// What would else be found only after text encoder and data have been read.
+void check_training_config(const LoadedConfig& loaded) {
+  if (loaded.origins.count("trainer.file_list") == 0) {
+    fail<ConfigError>(
+        "file_list: no training data; give --file-list LIST (a TSV, a webdataset tar, or a folder of them)");
+  }
+  if (loaded.config.reader.image_size < 1) {
+    fail<ConfigError>("reader_config.image_size: must be set for training, to the side of the pictures in pixels");
+  }
 }
 
 void refuse_changes(const Config& config, const SavedCheckpoint& saved) {
   const std::vector<std::string> changes = config_changes(config_of_state(saved.state_json), config);
+  if (config.trainer.seed >= 0 && static_cast<uint64_t>(config.trainer.seed) != seed_of_state(saved.state_json)) {
+    fail<ConfigError>("seed: ", config.trainer.seed, " is not that of the run (", seed_of_state(saved.state_json),
+                      "), which can't change");
+  }
   if (changes.empty()) return;
   std::string list;
   for (const std::string& change : changes) list += "\n  " + change;
@@ -70,17 +87,21 @@ class TrainJob {
  private:
   void open_training_set();
   void open_validation_set();
+  void choose_grid(const TrainingData& shown);
+  void open_metrics(uint64_t first_step);
   void look_after(const StepReport& report);
   void write_scalars(const StepReport& report);
   void write_samples(uint64_t step);
   void write_validation(uint64_t step);
-  bool embeddings() const { return config_.text.kind == TextKind::kPrecomputed; }
+  void report_broken_samples() const;
 
   Config config_;
   RunDirectory& run_;
+  const std::atomic<bool>& stop_;
   at::Device device_;
   uint64_t seed_;
   std::unique_ptr<TextEncoder> encoder_;
+  std::unique_ptr<Tokenizer> tokenizer_;  // counts the tokens of captions
   std::unique_ptr<EncoderText> text_;
   std::shared_ptr<UNet> model_;
   TrainingData training_set_;
@@ -89,6 +110,7 @@ class TrainJob {
   GridSetup grid_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<MetricsWriter> metrics_;
+  uint64_t last_step_ = 0;                              // that was reported
   double images_ = 0, seconds_ = 0, data_seconds_ = 0;  // since the last scalars
 };
 
@@ -96,6 +118,7 @@ TrainJob::TrainJob(const Config& config, RunDirectory& run, const std::optional<
                    const std::atomic<bool>& stop)
     : config_(config),
       run_(run),
+      stop_(stop),
       device_(resolve_device(config.runtime.device)),
       seed_(saved ? seed_of_state(saved->state_json) : chosen_train_seed(config.trainer.seed)) {
   log_info("seed: ", seed_);
@@ -103,6 +126,7 @@ TrainJob::TrainJob(const Config& config, RunDirectory& run, const std::optional<
   options.device = config_.text.kind == TextKind::kJoint ? at::Device(at::kCPU) : device_;
   options.training = true;
   encoder_ = make_text_encoder(config_.text, config_.reader, options);
+  tokenizer_ = counting_tokenizer(config_.text);
   text_ = std::make_unique<EncoderText>(*encoder_, config_);
   model_ = make_model(config_.model, encoder_->width(), {at::kFloat, /*channels_last=*/true});
   if (!saved) set_starting_point(config_, seed_, *model_, encoder_.get());
@@ -118,18 +142,12 @@ TrainJob::TrainJob(const Config& config, RunDirectory& run, const std::optional<
   parts.stop = &stop;
   parts.last_step = training_set_.plan->first_step(static_cast<uint64_t>(config_.trainer.num_epochs));
   parts.on_step = [this](const StepReport& report) { look_after(report); };
-  if (const auto* joint = dynamic_cast<const JointTextEncoder*>(encoder_.get())) {
-    parts.text_vocabulary = joint->vocabulary();
-  }
   trainer_ = std::make_unique<Trainer>(config_, seed_, parts);
   if (saved) {
     trainer_->resume(*saved);
     log_info("goes on at step ", trainer_->state().step, " from ", printable(saved->folder.string(), 1000));
   }
-  MetricsOptions metrics;
-  metrics.folder = run_.folder() / "train";
-  metrics.first_step = static_cast<int64_t>(trainer_->state().step) + 1;
-  metrics_ = std::make_unique<MetricsWriter>(metrics);
+  open_metrics(trainer_->state().step + 1);
   const std::string yaml = dump_yaml(config_);
   write_file(run_.folder() / "config.yaml", yaml);
   metrics_->text(static_cast<int64_t>(trainer_->state().step), "config", "```yaml\n" + yaml + "```");
@@ -145,13 +163,21 @@ TrainJob::TrainJob(const Config& config, RunDirectory& run, const std::optional<
 }
 
 void TrainJob::open_training_set() {
-  const auto tokenizer = counting_tokenizer(config_.text);
   const TrainerConfig& t = config_.trainer;
   const int64_t rows = t.batch_size * t.num_gradient_accumulations;
-  training_set_ = open_data(t.file_list, config_, tokenizer.get(), seed_, rows, embeddings());
-  LoaderOptions options = loader_options(config_, seed_, embeddings());
+  training_set_ = open_data(t.file_list, config_, tokenizer_.get(), seed_, rows, &stop_);
+  LoaderOptions options = loader_options(config_, seed_, encoder_.get());
   options.slices = micro_steps(t, 0, 1);
-  batches_ = std::make_unique<LoaderBatches>(training_set_, std::move(options));
+  batches_ = std::make_unique<LoaderBatches>(training_set_, std::move(options), t.allow_config_change);
+}
+
+// Records of `first_step` and later, of an earlier start or of before a rollback, are taken back.
+void TrainJob::open_metrics(uint64_t first_step) {
+  MetricsOptions options;
+  options.folder = run_.folder() / "train";
+  options.first_step = static_cast<int64_t>(first_step);
+  metrics_.reset();
+  metrics_ = std::make_unique<MetricsWriter>(options);
 }
 
 // The same pictures in the same order each time, nothing about them left to chance.
@@ -164,77 +190,118 @@ void TrainJob::open_validation_set() {
     fixed.reader.caption_dropout = 0;
     fixed.reader.token_buckets.clear();
     fixed.reader.num_readers = 1;
-    const auto tokenizer = counting_tokenizer(config_.text);
-    data = open_data(t.validation_file_list, fixed, tokenizer.get(), 0, t.batch_size, embeddings());
+    data = open_data(t.validation_file_list, fixed, tokenizer_.get(), 0, t.batch_size, &stop_);
     const auto samples = std::min<int64_t>(t.validation_samples, static_cast<int64_t>(data.plan->samples()));
     validation_batches_ = std::max<int64_t>(1, samples / t.batch_size);
-    validation_ = std::make_unique<LoaderBatches>(data, loader_options(fixed, 0, embeddings()));
+    fixed.reader.reader_buffer_size = std::min(fixed.reader.reader_buffer_size, validation_batches_);
+    validation_ = std::make_unique<LoaderBatches>(data, loader_options(fixed, 0, encoder_.get()));
   }
+  choose_grid(data);
+}
+
+void TrainJob::choose_grid(const TrainingData& shown) {
+  const TrainerConfig& t = config_.trainer;
   grid_.prompts = t.sample_prompts;
   grid_.side = config_.reader.image_size;
   grid_.device = device_;
-  constexpr size_t kPrompts = 16;
-  for (size_t i = 0; t.sample_prompts.empty() && i < data.dataset->size() && grid_.prompts.size() < kPrompts; ++i) {
-    if (data.captions->kept(i)) grid_.prompts.emplace_back(data.captions->text(*data.dataset, i));
+  grid_.stop = &stop_;
+  if (t.sample_freq == 0) return;
+  const bool embeddings = config_.text.kind == TextKind::kPrecomputed;
+  if (grid_.prompts.empty() && embeddings) {
+    log_warning("no grids of samples: with precomputed embeddings sample_prompts must name texts of text_model");
   }
+  constexpr size_t kPrompts = 16;
+  const auto takes = [&](size_t i) {
+    const auto* labels = dynamic_cast<const ClassLabelEncoder*>(encoder_.get());
+    return shown.captions->kept(i) && (labels == nullptr || labels->knows(shown.captions->text(*shown.dataset, i)));
+  };
+  if (t.sample_prompts.empty() && !embeddings) {
+    for (size_t i = 0; i < shown.dataset->size() && grid_.prompts.size() < kPrompts; ++i) {
+      if (takes(i)) grid_.prompts.emplace_back(shown.captions->text(*shown.dataset, i));
+    }
+  }
+  // Classes and texts that there are not: found now, not at the first grid.
+  if (config_.text.kind == TextKind::kClass || embeddings) encoder_->encode(grid_.prompts, config_.text.pad);
 }
 
+// What goes wrong here must not end days of training.
 void TrainJob::look_after(const StepReport& report) {
   const TrainerConfig& t = config_.trainer;
+  if (report.step <= last_step_) open_metrics(report.step);  // training went back
+  last_step_ = report.step;
   images_ += static_cast<double>(report.images);
   seconds_ += report.seconds;
   data_seconds_ += report.data_seconds;
   const auto due = [&](int64_t every) { return every > 0 && report.step % static_cast<uint64_t>(every) == 0; };
-  if (due(t.log_freq) || report.step == 1) write_scalars(report);
-  if (validation_ && due(t.validation_freq)) write_validation(report.step);
-  if (due(t.sample_freq)) write_samples(report.step);
+  try {
+    if (due(t.log_freq) || report.step == 1) write_scalars(report);
+    if (validation_ && due(t.validation_freq) && !stop_) write_validation(report.step);
+    if (due(t.sample_freq) && !stop_) write_samples(report.step);
+  } catch (const std::exception& error) {
+    log_error("step ", report.step, ": no validation or no samples: ", error.what(), ". Training goes on");
+  }
 }
 
 void TrainJob::write_scalars(const StepReport& report) {
   const TrainingState& state = trainer_->state();
-  metrics_->scalars(static_cast<int64_t>(report.step),
-                    {{"loss", report.loss},
-                     {"average_loss", state.average_loss},
-                     {"lr", report.lr},
-                     {"gradient_norm", report.gradient_norm},
-                     {"images_per_second", images_ / seconds_},
-                     {"data_wait", data_seconds_ / seconds_},
-                     {"memory_gib", static_cast<double>(resident_bytes()) / static_cast<double>(uint64_t{1} << 30)},
-                     {"samples", static_cast<double>(state.samples)},
-                     {"skipped_steps", static_cast<double>(state.skipped)}});
+  std::vector<std::pair<std::string, double>> values = {
+      {"loss", report.loss},
+      {"average_loss", state.average_loss},
+      {"lr", report.lr},
+      {"gradient_norm", report.gradient_norm},
+      {"images_per_second", images_ / seconds_},
+      {"data_wait", data_seconds_ / seconds_},
+      {"memory_gib", static_cast<double>(resident_bytes()) / static_cast<double>(uint64_t{1} << 30)},
+      {"samples", static_cast<double>(state.samples)},
+      {"skipped_steps", static_cast<double>(state.skipped)}};
+  for (const auto& [kind, count] : batches_->counters().holes) {
+    values.emplace_back("bad/" + kind, static_cast<double>(count));
+  }
+  metrics_->scalars(static_cast<int64_t>(report.step), values);
   images_ = seconds_ = data_seconds_ = 0;
 }
 
 void TrainJob::write_samples(uint64_t step) {
   if (grid_.prompts.empty()) return;
-  const Image sheet = draw_grid(config_, grid_, *model_, trainer_->arena(), encoder_.get());
-  metrics_->image(static_cast<int64_t>(step), "samples", sheet);
-  try {
-    const auto folder = run_.folder() / "samples";
-    make_writable_folder(folder);
-    char name[40];
-    std::snprintf(name, sizeof name, "step_%07llu.png", static_cast<unsigned long long>(step));
-    write_png(folder / name, sheet);
-  } catch (const Error& error) {
-    log_warning("no picture of step ", step, ": ", error.what());
-  }
+  const std::optional<Image> sheet = draw_grid(config_, grid_, *model_, trainer_->arena(), encoder_.get());
+  if (!sheet) return;
+  metrics_->image(static_cast<int64_t>(step), "samples", *sheet);
+  const auto folder = run_.folder() / "samples";
+  make_writable_folder(folder);
+  char name[40];
+  std::snprintf(name, sizeof name, "step_%07llu.png", static_cast<unsigned long long>(step));
+  write_png(folder / name, *sheet);
 }
 
 void TrainJob::write_validation(uint64_t step) {
-  const ValidationLoss loss =
-      validate(config_, validation_batches_, *model_, trainer_->arena(), *validation_, text_.get(), device_);
-  metrics_->scalars(static_cast<int64_t>(step), {{"validation/loss", loss.mean},
-                                                 {"validation/quartile_1", loss.quartiles[0]},
-                                                 {"validation/quartile_2", loss.quartiles[1]},
-                                                 {"validation/quartile_3", loss.quartiles[2]},
-                                                 {"validation/quartile_4", loss.quartiles[3]}});
-  log_info("step ", step, ": validation loss ", loss.mean, " (by time: ", loss.quartiles[0], ", ", loss.quartiles[1],
-           ", ", loss.quartiles[2], ", ", loss.quartiles[3], ")");
+  validation_->rewind();
+  const std::optional<ValidationLoss> loss =
+      validate(config_, validation_batches_, *model_, trainer_->arena(), *validation_, text_.get(), device_, &stop_);
+  validation_->rewind();  // nothing is kept in memory until the next time
+  if (!loss) return;
+  std::vector<std::pair<std::string, double>> values = {{"validation/loss", loss->mean}};
+  std::string by_time;
+  for (size_t q = 0; q < loss->quartiles.size(); ++q) {
+    if (!loss->quartiles[q]) continue;
+    values.emplace_back(concat("validation/quartile_", q + 1), *loss->quartiles[q]);
+    by_time += concat(by_time.empty() ? "" : ", ", *loss->quartiles[q]);
+  }
+  metrics_->scalars(static_cast<int64_t>(step), values);
+  log_info("step ", step, ": validation loss ", loss->mean, " (by time: ", by_time, ")");
+}
+
+void TrainJob::report_broken_samples() const {
+  const LoaderCounters& counters = batches_->counters();
+  if (counters.all_holes() == 0) return;
+  std::string kinds;
+  for (const auto& [kind, count] : counters.holes) kinds += concat(kinds.empty() ? "" : ", ", kind, " ", count);
+  log_warning(counters.all_holes(), " of ", counters.samples, " samples could not be used (", kinds, ")");
 }
 
 int TrainJob::run() {
   const TrainingEnd end = trainer_->run();
   metrics_->flush();
+  report_broken_samples();
   const TrainingState& state = trainer_->state();
   std::printf("%s at step %llu in %s\n", end == TrainingEnd::kFinished ? "finished" : "stopped",
               static_cast<unsigned long long>(state.step), run_.folder().string().c_str());
@@ -250,6 +317,9 @@ AppInfo train_app_info() {
   info.sections =
       Section::kModel | Section::kDiffusion | Section::kReader | Section::kText | Section::kTrainer | Section::kRuntime;
   info.use = ConfigUse::kTrain;
+  info.resolve = [](const ParsedCommandLine& command_line) {
+    return config_of_training(command_line, RunDirectory::peek(command_line.preliminary().config.trainer.output_dir));
+  };
   info.examples =
       "  train_parallel --config_path configs/models/cc12m_64x64.yaml --file-list training.tsv --output-dir run\n"
       "  train_parallel --output-dir run     (goes on from the last checkpoint in run)\n";
@@ -257,13 +327,14 @@ AppInfo train_app_info() {
 }
 
 int run_train(const ParsedCommandLine& command_line, const std::atomic<bool>& stop) {
-  const std::string folder = command_line.preliminary().config.trainer.output_dir;
-  if (folder.empty()) fail<ConfigError>("output_dir: no folder for checkpoints; give --output-dir FOLDER");
   const TrainerConfig early = command_line.preliminary().config.trainer;
-  RunDirectory run(folder, {early.keep_last, early.keep_every});
+  if (early.output_dir.empty()) fail<ConfigError>("output_dir: no folder for checkpoints; give --output-dir FOLDER");
+  RunDirectory run(early.output_dir, kept_checkpoints(early));
   const std::optional<SavedCheckpoint> saved = run.latest();
   const LoadedConfig loaded = config_of_training(command_line, saved);
   for (const std::string& warning : loaded.warnings) log_warning(warning);
+  check_training_config(loaded);
+  run.keep(kept_checkpoints(loaded.config.trainer));
   apply_runtime(loaded.config.runtime);
   if (saved) refuse_changes(loaded.config, *saved);
   return TrainJob(loaded.config, run, saved, stop).run();

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <future>
 #include <optional>
 
 #include "mdm/core/error.h"
@@ -19,6 +18,7 @@
 #include "mdm/diffusion/noise.h"
 #include "mdm/training/lr_schedule.h"
 #include "training/checkpoint_content.h"
+#include "training/checkpoint_writer.h"
 #include "training/model_parameters.h"
 #include "training/step_display.h"
 #include "training/training_images.h"
@@ -29,6 +29,19 @@ namespace {
 // Compat: the reference's noise has the memory layout of its pictures, colours last, and is drawn in that order.
 at::Tensor reference_noise(int64_t batch, const std::vector<int64_t>& shape, const at::Generator& generator) {
   return at::empty({batch, shape[1], shape[2], shape[0]}, at::kFloat).permute({0, 3, 1, 2}).normal_(0, 1, generator);
+}
+
+std::vector<bool> recomputing_levels(const TrainerConfig& trainer, size_t levels) {
+  const auto& chosen = trainer.gradient_checkpointing_levels;
+  std::vector<bool> on(levels, trainer.gradient_checkpointing && chosen.empty());
+  for (const int64_t level : chosen) {
+    if (level < 0 || level >= static_cast<int64_t>(levels)) {
+      fail<ConfigError>("gradient_checkpointing_levels: there is no level ", level, "; the model has ", levels,
+                        ", counted from 0");
+    }
+    on[static_cast<size_t>(level)] = trainer.gradient_checkpointing;
+  }
+  return on;
 }
 
 double now_seconds() {
@@ -44,16 +57,19 @@ struct Trainer::Impl {
         loss(source.diffusion, source.model, given.device, given.compat),
         arena(arena_parameters(*given.model, given.text, inner_predictions_count(source)),
               arena_options(source, given)),
-        learning_rate(source.trainer, given.compat) {
+        learning_rate(source.trainer, given.compat),
+        writer(lasting(source), given.run, given.text != nullptr ? given.text->vocabulary() : std::string()) {
     state.seed = seed;
     parts.model->train();
-    parts.model->set_gradient_checkpointing(config.trainer.gradient_checkpointing);
+    parts.model->set_gradient_checkpointing(recomputing_levels(source.trainer, parts.model->levels()));
     if (parts.compat.torch_noise) generator = make_generator(seed);
-    if (parts.run != nullptr && config.trainer.write_pth) {
-      for (const char* pattern : kModelFiles) parts.run->add_companion(pattern);
-    }
   }
 
+  // What is kept with checkpoints: settings that are meant for one start are not.
+  static Config lasting(Config config) {
+    config.trainer.resume_from_ema = config.trainer.allow_config_change = false;
+    return config;
+  }
   static bool inner_predictions_count(const Config& config) { return config.diffusion.use_double_loss; }
   static ParameterArena::Options arena_options(const Config& config, const TrainerParts& parts) {
     ParameterArena::Options options;
@@ -73,9 +89,9 @@ struct Trainer::Impl {
   void update(StepReport& report, double weight);
   void roll_back();
   void save();
-  void report_save();
-  void wait_for_save();
-  void load(const SavedCheckpoint& checkpoint);
+  void save_or_report();
+  void load(const SavedCheckpoint& checkpoint, bool from_ema);
+  uint64_t last_step() const;
   TrainingEnd run();
 
   Config config;
@@ -86,8 +102,7 @@ struct Trainer::Impl {
   LearningRate learning_rate;
   TrainingState state;
   std::optional<at::Generator> generator;  // compat
-  std::optional<uint64_t> saved_step;
-  std::future<void> pending_save;
+  CheckpointWriter writer;
 
   TrainingGroup& group() { return parts.group != nullptr ? *parts.group : alone; }
 };
@@ -192,56 +207,31 @@ StepReport Trainer::Impl::step() {
 // Writes a checkpoint: at once where the weights lie in host memory (a second copy of them would be too much), in the
 // background from a copy where they don't.
 void Trainer::Impl::save() {
-  report_save();
-  if (parts.run == nullptr || saved_step == state.step) return;
+  if (writer.has_all_of(state.step)) return;
   const bool background = !parts.device.is_cpu();
-  auto content = std::make_shared<const CheckpointContent>(
-      checkpoint_content(config, state, arena, *parts.data, group().size(), background));
-  const auto write = [this, content, saved = state] {
-    parts.run->save(*content);
-    if (config.trainer.write_pth) {
-      write_model_files(parts.run->folder(), config, saved, *content, parts.text_vocabulary);
-    }
-  };
-  saved_step = state.step;
+  writer.save(checkpoint_content(lasting(config), state, arena, *parts.data, group().size(), background), state,
+              background);
+}
+
+// A checkpoint that can't be written now is no reason not to go on.
+void Trainer::Impl::save_or_report() {
   try {
-    if (background) {
-      pending_save = std::async(std::launch::async, write);
-    } else {
-      write();
-    }
-  } catch (...) {
-    saved_step.reset();
-    throw;
+    save();
+  } catch (const std::exception& error) {
+    log_error("no checkpoint at step ", state.step, ": ", error.what(), ". Training goes on");
   }
 }
 
-// Ends a save in the background; that it failed is no reason not to go on.
-void Trainer::Impl::report_save() {
-  try {
-    wait_for_save();
-  } catch (const Error& error) {
-    log_error("a checkpoint could not be written: ", error.what(), ". Training goes on");
-  }
-}
-
-void Trainer::Impl::wait_for_save() {
-  if (!pending_save.valid()) return;
-  try {
-    pending_save.get();
-  } catch (...) {
-    saved_step.reset();
-    throw;
-  }
-}
-
-void Trainer::Impl::load(const SavedCheckpoint& checkpoint) {
+void Trainer::Impl::load(const SavedCheckpoint& checkpoint, bool from_ema) {
   const LoadedState loaded = load_checkpoint(checkpoint, arena);
-  if (config.trainer.resume_from_ema) arena.weights_from_ema();
   state = loaded.state;
+  if (from_ema && !state.resumed_from_ema) {
+    arena.weights_from_ema();
+    state.resumed_from_ema = true;
+  }
   parts.data->restore(loaded.data_json);
   parts.data->seek(state.step);
-  saved_step = state.step;
+  writer.found(state.step);
 }
 
 void Trainer::Impl::roll_back() {
@@ -251,54 +241,67 @@ void Trainer::Impl::roll_back() {
          ". Lower lr, raise warmup_steps or lower gradient_clip_norm");
   }
   const uint64_t at = state.step;
-  report_save();
+  writer.wait_and_report();
   const auto checkpoint = parts.run->latest();
   if (!checkpoint) fail(what, ", and there is no checkpoint yet to go back to. Lower lr or raise warmup_steps");
-  load(*checkpoint);
+  load(*checkpoint, false);
   ++state.attempt;
   state.skipped_in_row = 0;
-  saved_step.reset();
   log_warning(what, " (up to step ", at, "): going back to step ", state.step, " with other noise");
 }
 
+uint64_t Trainer::Impl::last_step() const {
+  const auto last = static_cast<uint64_t>(config.trainer.num_training_steps);
+  return parts.last_step > 0 ? std::min(last, parts.last_step) : last;
+}
+
 TrainingEnd Trainer::Impl::run() {
-  auto last = static_cast<uint64_t>(config.trainer.num_training_steps);
-  if (parts.last_step > 0) last = std::min(last, parts.last_step);
+  const uint64_t last = last_step();
   const auto save_freq = static_cast<uint64_t>(config.trainer.save_freq);
   StepDisplay display(config.trainer, last, state, parts.show);
-  while (state.step < last) {
-    const StepReport report = step();
+  if (writer.lacks_models(state.step)) save_or_report();
+  bool overdue = false;
+  bool stopped = false;
+  while (state.step < last && !stopped) {
+    StepReport report;
+    try {
+      report = step();
+    } catch (const DataError&) {  // thrown before anything was updated
+      save_or_report();
+      throw;
+    }
     display.add(report, state);
+    writer.report();
+    // Among steps without an update the weights may be what is wrong: going back to them would be of no use.
+    overdue = overdue || state.step % save_freq == 0;
+    if (overdue && state.skipped_in_row == 0 && state.step < last) {
+      save_or_report();
+      overdue = false;
+    }
     if (parts.on_step) parts.on_step(report);
-    if (report.stop && state.step < last) {
-      save();
-      wait_for_save();
-      return TrainingEnd::kStopped;
-    }
-    if (state.skipped_in_row >= static_cast<uint64_t>(config.trainer.max_skipped_steps)) {
-      roll_back();
-    } else if (state.step % save_freq == 0 && state.step < last) {
-      try {
-        save();
-      } catch (const Error& error) {
-        log_error("no checkpoint at step ", state.step, ": ", error.what(), ". Training goes on");
-      }
-    }
+    stopped = report.stop && state.step < last;
+    if (!stopped && state.skipped_in_row >= static_cast<uint64_t>(config.trainer.max_skipped_steps)) roll_back();
   }
   save();
-  wait_for_save();
+  writer.wait();
+  if (stopped) return TrainingEnd::kStopped;
+  if (!writer.missing_models().empty()) {
+    fail("training has ended and its last checkpoint is saved, but not the model files: ", writer.missing_models());
+  }
   return TrainingEnd::kFinished;
 }
 
 Trainer::Trainer(const Config& config, uint64_t seed, const TrainerParts& parts)
     : impl_(std::make_unique<Impl>(config, seed, parts)) {}
 Trainer::~Trainer() = default;
-void Trainer::resume(const SavedCheckpoint& checkpoint) { impl_->load(checkpoint); }
+void Trainer::resume(const SavedCheckpoint& checkpoint) {
+  impl_->load(checkpoint, impl_->config.trainer.resume_from_ema);
+}
 TrainingEnd Trainer::run() { return impl_->run(); }
 StepReport Trainer::step() { return impl_->step(); }
 void Trainer::save() {
   impl_->save();
-  impl_->wait_for_save();
+  impl_->writer.wait();
 }
 const TrainingState& Trainer::state() const { return impl_->state; }
 ParameterArena& Trainer::arena() { return impl_->arena; }

@@ -57,6 +57,7 @@ std::string TrainingState::to_json() const {
   json["skipped_in_row"] = skipped_in_row;
   json["samples"] = samples;
   json["seed"] = seed;
+  json["resumed_from_ema"] = resumed_from_ema;
   json["loss"] = exact_number(loss);
   json["average_loss"] = exact_number(average_loss);
   json["loss_variance"] = exact_number(loss_variance);
@@ -75,6 +76,7 @@ TrainingState TrainingState::from_json(const std::string& text) {
     json.at("skipped_in_row").get_to(state.skipped_in_row);
     json.at("samples").get_to(state.samples);
     json.at("seed").get_to(state.seed);
+    state.resumed_from_ema = json.value("resumed_from_ema", false);
     json.at("losses").get_to(state.losses);
     state.loss = number_of(json.at("loss"));
     state.average_loss = number_of(json.at("average_loss"));

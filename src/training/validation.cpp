@@ -2,10 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/tensor.h>
-#include <c10/core/GradMode.h>
 
 #include "mdm/core/random.h"
 #include "mdm/diffusion/noise.h"
+#include "training/evaluation_mode.h"
 #include "training/training_images.h"
 
 namespace mdm {
@@ -26,11 +26,10 @@ int64_t time_of(uint64_t sample, int64_t steps) {
 
 }  // namespace
 
-ValidationLoss validate(const Config& config, int64_t batches, UNet& model, ParameterArena& arena, BatchSource& data,
-                        TextSource* text, at::Device device) {
-  const c10::NoGradGuard no_grad;
-  const ParameterArena::UseEma use_ema(arena);
-  model.eval();
+std::optional<ValidationLoss> validate(const Config& config, int64_t batches, UNet& model, ParameterArena& arena,
+                                       BatchSource& data, TextSource* text, at::Device device,
+                                       const std::atomic<bool>* stop) {
+  const EvaluationMode mode(model, arena);
   DiffusionConfig plain = config.diffusion;
   plain.use_vdm_loss_weights = false;
   plain.mixed_ratio.clear();  // every sample on every level
@@ -40,6 +39,7 @@ ValidationLoss validate(const Config& config, int64_t batches, UNet& model, Para
   data.seek(0);
   uint64_t sample = 0;
   for (int64_t i = 0; i < batches; ++i) {
+    if (stop != nullptr && stop->load()) return std::nullopt;
     const Batch batch = data.next();
     const at::Tensor images = training_images(batch.images, device);
     std::vector<uint64_t> samples;
@@ -67,14 +67,14 @@ ValidationLoss validate(const Config& config, int64_t batches, UNet& model, Para
       counts[quartile] += 1;
     }
   }
-  model.train();
   ValidationLoss out;
   double sum = 0, count = 0;
   for (size_t q = 0; q < kQuartiles; ++q) {
-    out.quartiles[q] = sums[q] / counts[q];
+    if (counts[q] > 0) out.quartiles[q] = sums[q] / counts[q];
     sum += sums[q];
     count += counts[q];
   }
+  if (count == 0) return std::nullopt;
   out.mean = sum / count;
   return out;
 }

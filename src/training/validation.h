@@ -2,7 +2,9 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "mdm/config/config.h"
 #include "mdm/diffusion/loss.h"
@@ -14,12 +16,14 @@ namespace mdm {
 
 struct ValidationLoss {
   double mean = 0;
-  std::array<double, 4> quartiles{};  // by time: nearly no noise first
+  std::array<std::optional<double>, 4> quartiles;  // by time: nearly no noise first; those that had a sample
 };
 
 // Of the averaged weights, over `batches` batches from the first one of `data` on. Sample i has a time out of
-// quartile i % 4 and noise of its own, the same each time, so that values can be compared. Without VDM weights.
-ValidationLoss validate(const Config& config, int64_t batches, UNet& model, ParameterArena& arena, BatchSource& data,
-                        TextSource* text, at::Device device);
+// quartile i % 4 and noise of its own, the same each time, so that values can be compared. Without VDM weights. Nothing
+// when `stop` (may be null) has become true, or no sample could be read.
+std::optional<ValidationLoss> validate(const Config& config, int64_t batches, UNet& model, ParameterArena& arena,
+                                       BatchSource& data, TextSource* text, at::Device device,
+                                       const std::atomic<bool>* stop = nullptr);
 
 }  // namespace mdm

@@ -10,18 +10,23 @@ namespace mdm::apps_test {
 namespace {
 
 const std::vector<std::pair<std::string, std::string>> kPrograms = {{"sample", MDM_SAMPLE},
-                                                                    {"checkpoint", MDM_CHECKPOINT}};
+                                                                    {"checkpoint", MDM_CHECKPOINT},
+                                                                    {"train_parallel", MDM_TRAIN_PARALLEL},
+                                                                    {"demo_dataset", MDM_DEMO_DATASET}};
+
+// demo_dataset has no settings, and so no config to read or print.
+bool has_settings(const std::string& program) { return program != "demo_dataset"; }
 
 TEST(Help, OfEveryProgramShowsUsageFlagsAndExamples) {
   for (const auto& [name, path] : kPrograms) {
     const Outcome outcome = run(path, {"--help"});
     expect_success(outcome);
     EXPECT_EQ(outcome.err, "");
-    for (const std::string& part :
-         {"Usage: " + name + " [flags]", std::string("\nGeneral\n"), std::string("--config-path FILE"),
-          std::string("-h, --help"), "\nExamples\n  " + name}) {
+    for (const std::string& part : {"Usage: " + name + " [flags]", std::string("\nGeneral\n"),
+                                    std::string("-h, --help"), "\nExamples\n  " + name}) {
       EXPECT_TRUE(holds(outcome.out, part)) << name << ": " << part;
     }
+    EXPECT_EQ(holds(outcome.out, "--config-path FILE"), has_settings(name)) << name;
     std::istringstream lines(outcome.out);
     for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 130u) << line;
     EXPECT_EQ(run(path, {"-h"}).out, outcome.out);
@@ -52,6 +57,17 @@ TEST(Help, OfEveryProgramShowsUsageFlagsAndExamples) {
   }
 }
 
+TEST(Help, OfTrainingNamesItsFlags) {
+  const std::string help = run(MDM_TRAIN_PARALLEL, {"--help"}).out;
+  for (const char* flag :
+       {"--file-list ", "--output-dir ", "--num-training-steps ", "--lr ", "--warmup-steps ", "--save-freq ",
+        "--ema-decay ", "--sample-freq ", "--validation-file-list ", "--embedding-cache ", "--pretrained-vision-file ",
+        "--max-skipped-steps ", "--precision ", "--keep-last ", "--gradient-checkpointing "}) {
+    EXPECT_TRUE(holds(help, std::string("\n  ") + flag)) << flag;
+  }
+  EXPECT_FALSE(holds(help, "\n  --prompt ")) << "that is of sampling";
+}
+
 TEST(Help, AndVersionNeedNothingElseToBeRight) {
   for (const auto& [name, path] : kPrograms) {
     const Outcome outcome = run(path, {"--version"});
@@ -59,6 +75,7 @@ TEST(Help, AndVersionNeedNothingElseToBeRight) {
     EXPECT_EQ(outcome.out, name + " " + version() + "\n");
   }
   expect_success(sample({"--checkpoint", "/gone.pth", "--help"}));
+  expect_success(run(MDM_TRAIN_PARALLEL, {"--config-path", "/gone.yaml", "--version"}));
 }
 
 TEST(PrintConfig, GivesAFileThatMakesTheSameConfigAgain) {
@@ -92,6 +109,28 @@ TEST(PrintConfig, GivesAFileThatMakesTheSameConfigAgain) {
     return out;
   };
   EXPECT_EQ(without_origins(second.out), without_origins(first.out));
+}
+
+TEST(PrintConfig, OfTrainingMakesTheSameConfigAgainAndTouchesNothing) {
+  const Folder folder;
+  const Outcome first = run(MDM_TRAIN_PARALLEL, {"--config-path", demo_config(true), "--lr", "0.25", "--no-use-adamw",
+                                                 "--output-dir", folder.file("run"), "--print-config"});
+  expect_success(first);
+  EXPECT_TRUE(holds(first.out, "lr: 0.25  # flag --lr\n")) << first.out;
+  EXPECT_TRUE(holds(first.out, "use_adamw: false  # flag --no-use-adamw\n")) << first.out;
+  EXPECT_TRUE(holds(first.out, "warmup_steps: 100  # " + demo_config(true) + ":")) << first.out;
+  EXPECT_TRUE(holds(first.out, "max_skipped_steps: 20  # default\n")) << first.out;
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "run"));
+  const std::string file = folder.write("dump.yaml", first.out);
+  Config again = load_config({file});
+  const Config expected = load_config(
+      {demo_config(true)}, {{"lr", "0.25"}, {"use_adamw", "false"}, {"trainer.output_dir", folder.file("run")}});
+  again.sample = expected.sample;  // no settings of this program
+  EXPECT_EQ(config_to_json(again), config_to_json(expected));
+}
+
+TEST(PrintConfig, IsNoFlagOfAProgramWithoutSettings) {
+  expect_failure(run(MDM_DEMO_DATASET, {"shapes", "--print-config", "--config-path", "/gone.yaml"}), 2, {});
 }
 
 TEST(PrintConfig, HoldsWhatIsInsideTheCheckpointAndThePicture) {

@@ -269,8 +269,13 @@ TEST(Precedence, ACheckpointsConfigLiesBelowFilesAndGivesOnlyItsOwnPart) {
   inside.model.levels[0].temporal_dim = 24;
   inside.model.levels[0].micro_conditioning = "scale:8";
   inside.trainer.lr = 0.25;
+  inside.trainer.resume_from_ema = inside.trainer.allow_config_change = true;
   inside.sample.seed = 77;
+  inside.sample.guidance_scale = 2.5;
+  inside.sample.num_inference_steps = 33;
   inside.runtime.threads = 3;
+  inside.runtime.precision = Precision::kBf16;
+  inside.runtime.device = "cuda:3";
   inside.text.text_model = "elsewhere";
   LoadRequest request;
   request.checkpoint_json = config_to_json(inside);
@@ -282,9 +287,31 @@ TEST(Precedence, ACheckpointsConfigLiesBelowFilesAndGivesOnlyItsOwnPart) {
   EXPECT_EQ(loaded.config.text.text_model, "elsewhere");
   EXPECT_EQ(loaded.config.trainer.lr, TrainerConfig().lr);
   EXPECT_EQ(loaded.config.sample.seed, -1);
+  EXPECT_EQ(loaded.config.sample.guidance_scale, 2.5) << "the numbers that its pictures are drawn with";
+  EXPECT_EQ(loaded.config.sample.num_inference_steps, 33);
   EXPECT_EQ(loaded.config.runtime.threads, 0);
+  EXPECT_EQ(loaded.config.runtime.precision, Precision::kFp32);
   request.use = ConfigUse::kTrain;
-  EXPECT_EQ(load(request).config.trainer.lr, 0.25);
+  const Config resumed = load(request).config;
+  EXPECT_EQ(resumed.trainer.lr, 0.25);
+  EXPECT_EQ(resumed.sample.seed, 77) << "for the checkpoints to come";
+  EXPECT_EQ(resumed.runtime.threads, 3);
+  EXPECT_EQ(resumed.runtime.precision, Precision::kBf16);
+  EXPECT_EQ(resumed.runtime.device, "auto") << "of the machine";
+  EXPECT_FALSE(resumed.trainer.resume_from_ema) << "meant for one start";
+  EXPECT_FALSE(resumed.trainer.allow_config_change);
+}
+
+TEST(Precedence, ATrainingThatGoesOnNeedsNoFilesOfItsStart) {
+  LoadRequest request;
+  request.use = ConfigUse::kTrain;
+  request.yaml_files = {temporary_file("nested.yaml",
+                                       "model: nested_unet\nunet_config: {resolution_channels: [32], "
+                                       "initialize_inner_with_pretrained: gone.pth, "
+                                       "inner_config: {resolution_channels: [32]}}\n")};
+  EXPECT_THROW(load(request), ConfigError);
+  request.goes_on = true;
+  EXPECT_NO_THROW(load(request));
 }
 
 TEST(Precedence, AFileForAnotherKindOfModelReplacesTheCheckpointsModelWhole) {

@@ -1,11 +1,13 @@
 // Files: whole, or not at all.
 #include "mdm/core/files.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <fstream>
 
@@ -136,6 +138,42 @@ TEST_F(Files, AFullDiskIsAnErrorAndKeepsTheOldFile) {
   EXPECT_NE(text.find("can't be written"), std::string::npos) << text;
   EXPECT_EQ(read_text_file(folder_ / "x"), "old");
   EXPECT_EQ(entries(), 1u);
+}
+
+TEST_F(Files, FoldersAreFlushed) {
+  EXPECT_EQ(flush_folder(folder_), 0);
+  EXPECT_EQ(flush_folder(""), 0);
+  EXPECT_EQ(flush_folder("/proc"), 0);  // which knows no fsync
+  EXPECT_EQ(flush_folder(folder_ / "absent"), ENOENT);
+  write_file(folder_ / "file", "x");
+  EXPECT_EQ(flush_folder(folder_ / "file"), ENOTDIR);
+}
+
+TEST_F(Files, ReadsAndWritesAtPlaces) {
+  write_file(folder_ / "x", "0123456789");
+  const int descriptor = ::open((folder_ / "x").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_GE(descriptor, 0);
+  EXPECT_TRUE(write_at(descriptor, "ab", 2, 9));
+  char bytes[8] = {};
+  EXPECT_EQ(read_at(descriptor, bytes, 8, 4), 7);
+  EXPECT_EQ(std::string(bytes), "45678ab");
+  EXPECT_EQ(read_at(descriptor, bytes, 8, 100), 0);
+  ::close(descriptor);
+  EXPECT_EQ(read_at(descriptor, bytes, 8, 0), -1);
+  EXPECT_FALSE(write_at(descriptor, bytes, 8, 0));
+  EXPECT_EQ(errno, EBADF);
+}
+
+TEST_F(Files, OneHoldsALock) {
+  write_file(folder_ / "x", "");
+  const int first = ::open((folder_ / "x").c_str(), O_RDWR | O_CLOEXEC);
+  const int second = ::open((folder_ / "x").c_str(), O_RDWR | O_CLOEXEC);
+  EXPECT_EQ(lock_file(first), 0);
+  EXPECT_EQ(lock_file(second), EWOULDBLOCK);
+  ::close(first);
+  EXPECT_EQ(lock_file(second), 0);
+  ::close(second);
+  EXPECT_EQ(lock_file(second), EBADF);
 }
 
 TEST_F(Files, FoldersThatCannotBeUsed) {

@@ -94,5 +94,13 @@ TEST(Captions, AnyNumberOfThreadsGivesTheSame) {
   }
 }
 
+TEST(Captions, WithoutFurtherThreadsOneCountsThemAll) {
+  const TemporaryFolder folder;
+  const auto set = data_test::captions_alone(folder, std::vector<int>(1000, 4));
+  const data_test::NoNewThreads none;
+  const CaptionTable table = CaptionTable::make(*set, data_test::word_tokenizer().get(), {}, 4);
+  for (size_t i = 0; i < set->size(); ++i) ASSERT_EQ(table.tokens(i), 5);
+}
+
 }  // namespace
 }  // namespace mdm

@@ -1,6 +1,7 @@
 #include "mdm/data/dataset.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cmath>
 #include <cstring>
@@ -151,6 +152,71 @@ TEST_F(DatasetTest, FewOpenFiles) {
   EXPECT_THROW(text_of(*set, 5), DataError);
 }
 
+// More files than the system allows are not held open, whatever is asked for.
+TEST_F(DatasetTest, OpenFilesStayBelowTheSystemsLimit) {
+  std::string shard = "tar\tfile\tcaption\n";
+  const auto open_files = [] { return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {}); };
+  const rlim_t few = static_cast<rlim_t>(2 * open_files() + 40);
+  for (rlim_t i = 0; i < few; ++i) {
+    const std::string name = std::to_string(i) + ".tar";
+    data_test::write_tar(folder_, name, {{"a", "A"}});
+    shard += name + "\ta\tx\n";
+  }
+  folder_.write("s.tsv", shard);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit lower{few, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &lower), 0);
+  DatasetOptions options;
+  options.max_open_files = 100000;
+  const auto set = Dataset::open(folder_.path("s.tsv"), options);
+  for (size_t i = 0; i < set->size(); ++i) EXPECT_NO_THROW(text_of(*set, i)) << i;
+  ::setrlimit(RLIMIT_NOFILE, &before);
+}
+
+TEST_F(DatasetTest, WithoutFurtherThreadsOneIndexesAll) {
+  std::string shard = "tar\tfile\tcaption\n";
+  for (int i = 0; i < 10; ++i) {
+    data_test::write_tar(folder_, std::to_string(i) + ".tar", {{"a", "A"}});
+    shard += std::to_string(i) + ".tar\ta\tx\n";
+  }
+  DatasetOptions options;
+  options.threads = 4;
+  const data_test::NoNewThreads none;
+  EXPECT_EQ(Dataset::open(folder_.write("s.tsv", shard), options)->size(), 10U);
+}
+
+TEST_F(DatasetTest, FilesThatAreTooLarge) {
+  data_test::write_sparse_tar(folder_, "big.tar", "a.jpg", (uint64_t{256} << 20) + 1);
+  data_test::write_sparse_tar(folder_, "most.tar", "a.jpg", uint64_t{256} << 20);
+  const std::string list = folder_.write("s.tsv", "tar\tfile\tcaption\nbig.tar\ta.jpg\tx\nmost.tar\ta.jpg\ty\n");
+  const auto set = Dataset::open(list);
+  ASSERT_EQ(set->size(), 1U);
+  EXPECT_EQ(set->caption(0), "y");
+  EXPECT_EQ(set->bad_rows().at("member"), 1U);
+  EXPECT_NE(open_error(folder_.path("big.tar")).find("bad rows: member 1"), std::string::npos);
+  DatasetOptions mlx;
+  mlx.mlx = true;
+  std::vector<uint8_t> bytes;
+  try {
+    Dataset::open(list, mlx)->read_image(0, bytes);
+    FAIL();
+  } catch (const DataError& error) {
+    EXPECT_NE(std::string(error.what()).find("larger than the 268435456 bytes"), std::string::npos) << error.what();
+  }
+  EXPECT_LT(bytes.capacity(), 1000U);
+}
+
+TEST_F(DatasetTest, WebdatasetsHaveNoEmbeddings) {
+  data_test::write_tar(folder_, "w.tar", {{"1.jpg", "J"}, {"1.txt", "a cat"}});
+  DatasetOptions options;
+  options.embeddings = true;
+  for (const std::string& list :
+       {folder_.path("w.tar"), folder_.folder().string(), folder_.write("index.tsv", "filename\nw.tar\n")}) {
+    EXPECT_NE(open_error(list, options).find("no columns text_tar and text_file"), std::string::npos) << list;
+  }
+}
+
 TEST_F(DatasetTest, Webdataset) {
   const data_test::Members members = {{"0001.jpg", "J"},
                                       {"0001.txt", "a cat\n"},
@@ -200,9 +266,11 @@ TEST_F(DatasetTest, Embeddings) {
   const auto set = Dataset::open(list, options);
   ASSERT_EQ(set->size(), 2U);
   EXPECT_EQ(set->bad_rows().at("member"), 1U);
+  EXPECT_EQ(set->largest_embedding_bytes(), npy.size());
   EXPECT_EQ(set->read_embedding(0).data_ptr<float>()[1], 2.0f);
   EXPECT_THROW(set->read_embedding(1), DataError);
   EXPECT_EQ(Dataset::open(list)->size(), 3U);
+  EXPECT_EQ(Dataset::open(list)->largest_embedding_bytes(), 0U);
   EXPECT_THROW(Dataset::open(list)->read_embedding(0), DataError);
 }
 
@@ -222,6 +290,12 @@ TEST_F(DatasetTest, UrlsGoThroughTheCaller) {
   // A relative name belongs to the list's own URL.
   EXPECT_EQ(asked, (std::vector<std::string>{"https://host/d/shard.tsv?key=1", "https://host/d/one.tar",
                                              "https://other/one.tar"}));
+  for (const char* url : {"HTTPS://host/one.tar", "S3://bucket/one.tar"}) {
+    const std::string list = folder_.write("other.tsv", std::string("tar\tfile\tcaption\n") + url + "\ta\tx\n");
+    asked.clear();
+    EXPECT_EQ(Dataset::open(list, options)->size(), 1U);
+    EXPECT_EQ(asked, std::vector<std::string>{url});
+  }
 }
 
 }  // namespace

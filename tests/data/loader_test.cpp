@@ -194,6 +194,67 @@ TEST_F(LoaderTest, PlantedFaults) {
   EXPECT_EQ(loader.counters().all_holes(), expected);
 }
 
+// Every kind of fault that files have, in turn: of pictures (found when they are read) and, with `rows`, of the list
+// and the archive (found when they are opened).
+std::string faulty_set(const TemporaryFolder& folder, int count, int every, bool rows) {
+  const std::string jpeg =
+      data_test::bytes_of((std::filesystem::path(MDM_TEST_DATA) / "golden/reader/decode/images/gray.jpg").string());
+  data_test::Members members;
+  std::string list = "tar\tfile\tcaption\tscore\n";
+  for (int i = 0; i < count; ++i) {
+    const std::string name = std::to_string(i) + ".png";
+    const int fault = i % every == 0 ? (i / every) % (rows ? 5 : 3) : -1;
+    std::string bytes = i % 2 == 0 ? data_test::picture(i) : jpeg;
+    if (fault == 0) bytes = "this is no picture";
+    if (fault == 1) bytes = jpeg.substr(0, jpeg.size() / 2);
+    if (fault == 2) {
+      bytes = data_test::picture(i);
+      bytes[29] = static_cast<char>(bytes[29] ^ 1);  // the first chunk's checksum
+    }
+    if (fault != 3) members.emplace_back(name, bytes);
+    list += fault == 4 ? "images.tar\t" + name + "\n" : "images.tar\t" + name + "\tcaption\t0.5\n";
+  }
+  data_test::write_tar(folder, "images.tar", members);
+  return folder.write("list.tsv", list);
+}
+
+// F12: half a percent passes, each fault counted where it belongs.
+TEST_F(LoaderTest, FaultsOfAllKindsTogetherPassWhenTheyAreFew) {
+  options_.reader.max_bad_fraction = 0.01;
+  const TrainingData set = data(faulty_set(folder_, 2000, 200, true), 50);
+  EXPECT_EQ(set.dataset->bad_rows(), (std::map<std::string, uint64_t>{{"line", 2}, {"member", 2}}));
+  EXPECT_EQ(set.dataset->size(), 1996U);
+  Loader loader(set, options_);
+  for (uint64_t i = 0; i < set.plan->first_step(1); ++i) loader.next();
+  EXPECT_EQ(loader.counters().holes, (std::map<std::string, uint64_t>{{"image", 6}}));
+}
+
+// F12: five percent stop the run, before it begins or while it reads.
+TEST_F(LoaderTest, FaultsOfAllKindsTogetherStopWhenTheyAreMany) {
+  options_.reader.max_bad_fraction = 0.01;
+  const auto expect_stop = [](const auto& action, const std::vector<std::string>& parts) {
+    try {
+      action();
+      FAIL() << "five percent of faults passed";
+    } catch (const DataError& error) {
+      for (const auto& part : parts) EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  const std::string rows = faulty_set(folder_, 2000, 20, true);
+  expect_stop([&] { data(rows, 50); }, {"40 of 2000 rows are bad (line 20, member 20)", "max_bad_fraction = 0.01"});
+
+  const TrainingData set = data(faulty_set(folder_, 2000, 20, false), 50);
+  Loader loader(set, options_);
+  const uint64_t epoch = set.plan->first_step(1);
+  uint64_t step = 0;
+  expect_stop(
+      [&] {
+        for (; step < epoch; ++step) loader.next();
+      },
+      {"samples could not be read (since the start: image ", "max_bad_fraction = 0.01"});
+  EXPECT_LT(step, epoch / 2);
+}
+
 // A share above the limit is found however many samples have passed, and restored counters go on judging.
 TEST_F(LoaderTest, OnlyTheLastTenThousandCount) {
   options_.reader.max_bad_fraction = 0.01;
@@ -255,6 +316,47 @@ TEST_F(LoaderTest, FileVanishes) {
   const Batch last = loader.next();
   const auto plan = set.plan->batch(last.step);
   EXPECT_EQ(last.captions.size(), 20U);
+}
+
+// F12: an archive that is removed while it is open stays readable; one that has to be opened again gives holes.
+TEST_F(LoaderTest, FileIsRemoved) {
+  options_.reader.reader_buffer_size = 0;
+  options_.reader.num_readers = 1;
+  {
+    const TrainingData set = data(data_test::small_set(folder_, 60), 20);
+    Loader loader(set, options_);
+    loader.next();
+    ASSERT_TRUE(std::filesystem::remove(folder_.path("images.tar")));
+    for (int i = 0; i < 10; ++i) EXPECT_EQ(loader.next().weights.sum().item<float>(), 20);
+    EXPECT_EQ(loader.counters().all_holes(), 0U);
+  }
+  std::string list = "tar\tfile\tcaption\tscore\n";
+  for (const char* tar : {"kept", "removed"}) {
+    data_test::Members members;
+    for (int i = 0; i < 30; ++i) {
+      members.emplace_back(std::to_string(i), data_test::picture(i));
+      list += std::string(tar) + ".tar\t" + std::to_string(i) + "\t" + tar + "\t0.5\n";
+    }
+    data_test::write_tar(folder_, std::string(tar) + ".tar", members);
+  }
+  options_.reader.num_kept_files = 1;
+  options_.reader.caption_dropout = 0;
+  const TrainingData set = data(folder_.write("two.tsv", list), 20);
+  Loader loader(set, options_);
+  loader.next();
+  ASSERT_TRUE(std::filesystem::remove(folder_.path("removed.tar")));
+  uint64_t holes = 0;
+  for (int i = 0; i < 12; ++i) {
+    const Batch batch = loader.next();
+    const auto plan = set.plan->batch(batch.step);
+    for (size_t row = 0; row < plan.size(); ++row) {
+      const bool hole = batch.weights[static_cast<int64_t>(row)].item<float>() == 0;
+      EXPECT_FALSE(hole && set.dataset->archive(plan[row].sample) == "kept.tar") << "step " << batch.step;
+      holes += hole ? 1 : 0;
+    }
+  }
+  EXPECT_GT(holes, 60U) << "half of the samples lie in the archive that is gone";
+  EXPECT_EQ(loader.counters().holes, (std::map<std::string, uint64_t>{{"file", loader.counters().all_holes()}}));
 }
 
 TEST_F(LoaderTest, EndsAtAnyTime) {

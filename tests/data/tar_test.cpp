@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "data/tar_header.h"
 #include "data/test_data.h"
@@ -245,6 +246,19 @@ TEST(Tar, ManyMembers) {
   const TarIndex index = TarIndex::build(bytes, "t");
   EXPECT_EQ(index.members().size(), 15000U);
   EXPECT_EQ(index.replaced(), 5000U);
+}
+
+// Short names lie inside their strings: an index that moves must not leave them behind.
+TEST(Tar, AnIndexMovesWhole) {
+  static_assert(!std::is_copy_constructible_v<TarIndex> && !std::is_copy_assignable_v<TarIndex>);
+  std::vector<TarIndex> several;
+  for (int i = 0; i < 20; ++i) several.push_back(TarIndex::build(archive_of({{"a", "1"}, {"b", "22"}}), "t"));
+  TarIndex assigned = TarIndex::build(archive_of({{"c", "3"}}), "t");
+  assigned = std::move(several[7]);
+  several.clear();
+  ASSERT_NE(assigned.find("b"), nullptr);
+  EXPECT_EQ(assigned.find("b"), &assigned.members()[1]);
+  EXPECT_EQ(assigned.find("c"), nullptr);
 }
 
 }  // namespace

@@ -1,10 +1,14 @@
 #include "data/test_data.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <sstream>
+#include <stdexcept>
 
+#include "data/tar_header.h"
 #include "mdm/core/files.h"
 #include "mdm/data/tar.h"
 #include "mdm/media/png.h"
@@ -65,6 +69,46 @@ std::string write_tar(const TemporaryFolder& folder, const std::string& name, co
   for (const auto& [member, content] : members) writer.add(member, content);
   writer.finish();
   return folder.path(name);
+}
+
+std::string write_sparse_tar(const TemporaryFolder& folder, const std::string& name, const std::string& member,
+                             uint64_t size) {
+  tar::Header header;
+  std::memset(&header, 0, sizeof header);
+  std::memcpy(header.name, member.data(), member.size());
+  std::snprintf(header.size, sizeof header.size, "%011llo", static_cast<unsigned long long>(size));
+  header.type = '0';
+  std::memset(header.checksum, ' ', sizeof header.checksum);
+  unsigned sum = 0;
+  for (size_t i = 0; i < sizeof header; ++i) sum += reinterpret_cast<const uint8_t*>(&header)[i];
+  std::snprintf(header.checksum, sizeof header.checksum, "%06o", sum);
+  const std::string path = folder.write(name, std::string(reinterpret_cast<const char*>(&header), sizeof header));
+  std::filesystem::resize_file(path, tar::kBlock + (size + tar::kBlock - 1) / tar::kBlock * tar::kBlock + 1024);
+  return path;
+}
+
+std::string npy_row(const std::vector<float>& values) {
+  const std::string header =
+      "{'descr': '<f4', 'fortran_order': False, 'shape': (1, " + std::to_string(values.size()) + "), }\n";
+  std::string npy("\x93NUMPY\x01\0", 8);
+  npy += static_cast<char>(header.size());
+  npy += '\0' + header;
+  npy.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+  return npy;
+}
+
+NoNewThreads::NoNewThreads() {
+  ::pthread_getattr_default_np(&before_);
+  pthread_attr_t huge;
+  ::pthread_getattr_default_np(&huge);
+  ::pthread_attr_setstacksize(&huge, size_t{1} << 47);
+  if (::pthread_setattr_default_np(&huge) != 0) throw std::runtime_error("the size of stacks can't be set");
+  ::pthread_attr_destroy(&huge);
+}
+
+NoNewThreads::~NoNewThreads() {
+  ::pthread_setattr_default_np(&before_);
+  ::pthread_attr_destroy(&before_);
 }
 
 std::string bytes_of(const std::string& file) { return read_text_file(file); }

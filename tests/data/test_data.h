@@ -1,6 +1,8 @@
 // Small data sets and captions for the tests of this room.
 #pragma once
 
+#include <pthread.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -34,6 +36,11 @@ using Members = std::vector<std::pair<std::string, std::string>>;
 
 /// Writes an archive with TarWriter.
 std::string write_tar(const TemporaryFolder& folder, const std::string& name, const Members& members);
+/// An archive with one member of `size` zeros that take no place on the disk.
+std::string write_sparse_tar(const TemporaryFolder& folder, const std::string& name, const std::string& member,
+                             uint64_t size);
+/// A .npy file with a matrix (1, values.size()).
+std::string npy_row(const std::vector<float>& values);
 /// The bytes of a file.
 std::string bytes_of(const std::string& file);
 
@@ -52,6 +59,18 @@ std::string words(int count);
 
 /// A data set without pictures worth reading: captions with these numbers of words.
 std::shared_ptr<const Dataset> captions_alone(const TemporaryFolder& folder, const std::vector<int>& word_counts);
+
+/// While it lives, the system gives no thread: their stacks would be larger than the address space.
+class NoNewThreads {
+ public:
+  NoNewThreads();
+  ~NoNewThreads();
+  NoNewThreads(const NoNewThreads&) = delete;
+  NoNewThreads& operator=(const NoNewThreads&) = delete;
+
+ private:
+  pthread_attr_t before_;
+};
 
 /// MDM_MUTANTS, or 2,000.
 size_t mutant_count();

@@ -158,7 +158,9 @@ TEST_F(HttpTest, TakesHttpUrlsOnly) {
   EXPECT_EQ(shown_url("https://user:secret@example.org/a/b?token=1#c"), "https://example.org/a/b");
   EXPECT_EQ(shown_url("http://h/\x1b[2J"), "http://h/\\x1b[2J");
   EXPECT_TRUE(is_url("Http://a"));
+  EXPECT_TRUE(is_url("S3://bucket/a"));
   EXPECT_FALSE(is_url("httpx://a"));
+  expect_kind(Kind::kUrl, [&] { client.get("s3://bucket/a"); });
 }
 
 TEST_F(HttpTest, PrivateAddressesAreNotConnectedTo) {

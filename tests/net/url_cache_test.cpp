@@ -7,7 +7,9 @@
 #include <fstream>
 #include <thread>
 
+#include "mdm/core/log.h"
 #include "net/tiny_server.h"
+#include "support/file_locks.h"
 
 namespace mdm {
 namespace {
@@ -21,6 +23,12 @@ using net_test::TinyServer;
 std::string text_of(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+int times(const std::string& text, const std::string& part) {
+  int count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
 }
 
 class UrlCacheTest : public testing::Test {
@@ -113,6 +121,49 @@ TEST_F(UrlCacheTest, SeveralAskForTheSameAndOneDownloads) {
   EXPECT_EQ(server_.requests().size(), 1u);
 }
 
+TEST_F(UrlCacheTest, SaysOnceWhatItLoads) {
+  set_log_level(LogLevel::kInfo);
+  const std::string url = server_.url("/a.tsv");
+  testing::internal::CaptureStderr();
+  cache().fetch(url + "?token=secret");
+  cache().fetch(url + "?token=secret");
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(times(log, "loaded " + url + ": 30 bytes"), 1) << log;
+  EXPECT_EQ(times(log, "loaded"), 1) << log;
+  EXPECT_EQ(times(log, "secret"), 0) << log;
+}
+
+TEST_F(UrlCacheTest, FileSystemsWithoutLocks) {
+  for (const int code : {ENOSYS, ENOTSUP, ENOLCK}) {
+    UrlCache urls = cache();
+    testing::internal::CaptureStderr();
+    test_support::lock_error = code;
+    for (const char* path : {"/a", "/b"}) {
+      const std::string named = path + std::to_string(code);
+      EXPECT_EQ(text_of(urls.fetch(server_.url(named))), "content of " + named);
+    }
+    test_support::lock_error = 0;
+    EXPECT_EQ(times(testing::internal::GetCapturedStderr(), "has no locks"), 1);
+  }
+  test_support::lock_error = EIO;
+  EXPECT_THROW(cache().fetch(server_.url("/c")), Error);
+  test_support::lock_error = 0;
+}
+
+// Another process finishes the same file between our opening it and our lock: it must stay as it is.
+TEST_F(UrlCacheTest, AFileThatWasFinishedMeanwhileIsNotWrittenTo) {
+  const fs::path target = folder_ / "x", part = folder_ / "x.part", kept = folder_ / "kept";
+  test_support::before_lock = [&] {
+    std::ofstream(part, std::ios::trunc) << "whole";
+    fs::create_hard_link(part, kept);
+    fs::rename(part, target);
+  };
+  HttpClient(options_).download(server_.url("/x"), target);
+  EXPECT_FALSE(test_support::before_lock);
+  EXPECT_EQ(text_of(kept), "whole");
+  EXPECT_EQ(text_of(target), "content of /x");
+}
+
 TEST(CacheFolder, IsTheUsers) {
   const std::vector<std::string> names = {"MDM_HOME", "XDG_CACHE_HOME", "HOME"};
   std::vector<std::pair<std::string, std::string>> saved;
@@ -121,6 +172,8 @@ TEST(CacheFolder, IsTheUsers) {
     ::unsetenv(name.c_str());
   }
   EXPECT_THROW(default_cache_folder(), ConfigError);
+  UrlCache homeless;  // of no use, but no fault either for those who have no URL
+  EXPECT_THROW(homeless.fetch("http://127.0.0.1:1/a"), ConfigError);
   ::setenv("HOME", "/home/me", 1);
   EXPECT_EQ(default_cache_folder(), "/home/me/.cache/mdm");
   ::setenv("XDG_CACHE_HOME", "relative", 1);

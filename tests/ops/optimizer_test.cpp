@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "mdm/core/error.h"
+#include "ops/adamw_ema_composition.h"
 
 namespace mdm::ops {
 namespace {
@@ -116,6 +117,34 @@ TEST(Optimizer, NeitherThreadsNorCutsChangeABit) {
     EXPECT_TRUE(whole.ema.equal(other->ema));
     EXPECT_TRUE(whole.compute.equal(other->compute));
   }
+}
+
+// The composition is cut into slices, so that its temporaries stay small: the results are those of the whole, and of
+// the kernel for the CPU.
+TEST(Optimizer, SlicesOfTheCompositionMakeTheWhole) {
+  const OptimizerBuffers whole = make_buffers(10007, 8), parts = copy(whole), fused = copy(whole);
+  for (int64_t update = 1; update <= 3; ++update) {
+    adamw_ema_step_composition(whole, settings(update));
+    adamw_ema_step_composition(parts, settings(update), 1000);
+    adamw_ema_step(fused, settings(update));
+  }
+  EXPECT_TRUE(whole.weights.equal(parts.weights));
+  EXPECT_TRUE(whole.exp_avg.equal(parts.exp_avg));
+  EXPECT_TRUE(whole.exp_avg_sq.equal(parts.exp_avg_sq));
+  EXPECT_TRUE(whole.ema.equal(parts.ema));
+  EXPECT_TRUE(whole.compute.equal(parts.compute));
+  EXPECT_TRUE(fused.weights.allclose(parts.weights, 1e-5, 1e-7));
+  EXPECT_TRUE(fused.ema.allclose(parts.ema, 1e-5, 1e-7));
+}
+
+TEST(SumOfSquares, SlicesOfTheCompositionMakeTheWhole) {
+  const at::Tensor x = at::randn({100003}, at::detail::createCPUGenerator(9), at::kFloat) * 1e15;
+  const double expected = sum_of_squares(x);
+  for (const int64_t slice : {1000, 100003, 1 << 24}) {
+    EXPECT_NEAR(sum_of_squares_composition(x, slice), expected, 1e-12 * expected);
+  }
+  EXPECT_EQ(sum_of_squares_composition(at::empty({0}), 1000), 0);
+  EXPECT_TRUE(x.equal(at::randn({100003}, at::detail::createCPUGenerator(9), at::kFloat) * 1e15)) << "only read";
 }
 
 TEST(Optimizer, WhatIsZeroStaysZero) {

@@ -77,6 +77,16 @@ if(NOT head STREQUAL "89504e470d0a1a0a0000000d494844520000004000000040")
   message(FATAL_ERROR "picture.png is no PNG of 64x64 pixels: ${head}")
 endif()
 
+# It trains with the installed library, too: two steps, and a third from their checkpoint.
+run("demo_dataset" "${prefix}/bin/demo_dataset" shapes --output-dir "${WORK_DIR}/data" --count 8 --validation-count 0)
+foreach(steps 2 3)
+  run("training in the outside project" "${WORK_DIR}/build/train" "${prefix}/share/mdm/configs/demo/shapes_32.yaml"
+    "${WORK_DIR}/data/train.tsv" "${WORK_DIR}/run" ${steps})
+endforeach()
+if(NOT EXISTS "${WORK_DIR}/run/vis_model_000003.pth" OR NOT output MATCHES "step 3: loss" OR output MATCHES "step 2: loss")
+  message(FATAL_ERROR "the training should have gone on at step 3:\n${output}")
+endif()
+
 # Without LibTorch the package is not found, with a reason, instead of breaking the project.
 execute_process(
   COMMAND "${CMAKE_COMMAND}" -S "${SOURCE_DIR}/tests/consumer" -B "${WORK_DIR}/build-without-torch" -G "${GENERATOR}"

@@ -51,6 +51,7 @@ class ToyText : public TextSource {
   TextEmbedding embed(const Batch& batch) override;
   TextEmbedding of_kinds(const std::vector<int64_t>& kinds) const;
   std::vector<NamedTensor> trained() const override;
+  std::string vocabulary() const override { return learned_ ? "a\t0\n" : ""; }
 
  private:
   at::Tensor table_;  // (kKinds, 2 kTextWidth)

@@ -5,79 +5,22 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
-
 #include "mdm/checkpoint/tensor_file.h"
 #include "mdm/core/error.h"
-#include "mdm/core/files.h"
-#include "mdm/data/tar.h"
-#include "mdm/media/png.h"
+#include "mdm/training/data_sources.h"
 #include "training/config_change.h"
-#include "training/data_sources.h"
-#include "training/support.h"
+#include "training/job_test.h"
 
 namespace mdm::training_test {
 namespace {
 
 namespace fs = std::filesystem;
 
-const char* const kVocabulary =
-    "<pad>\t0\n</"
-    "s>\t0\n<unk>\t0\n\xE2\x96\x81\t-2\na\t-4\nb\t-4\nc\t-4\nd\t-4\ne\t-4\ng\t-4\nl\t-4\nn\t-4\nr\t-4\nu\t-4\n";
-
-const char* const kConfig = R"(
-model: unet
-unet_config:
-  resolution_channels: [8, 32]
-  num_resnets_per_resolution: 1
-  attention_levels: [1]
-  num_attention_layers: [0, 1]
-  conditioning_feature_proj_dim: -1
-  micro_conditioning: scale:16
-  resnet_config: {num_groups_norm: 4}
-diffusion_config:
-  use_vdm_loss_weights: false
-  sampler_config: {num_diffusion_steps: 50, schedule_type: DEEPFLOYD, prediction_type: V_PREDICTION}
-reader_config: {image_size: 8, smaller_side_size: 8, num_readers: 1, max_token_length: 16}
-text: {text_kind: joint, joint_width: 16, joint_layers: 1, joint_heads: 2, joint_tokens: 16}
-trainer: {batch_size: 4, num_training_steps: 12, use_adamw: true, warmup_steps: 3, save_freq: 5, seed: 3}
-)";
-
-class TrainJobTest : public ::testing::Test {
+class TrainJobTest : public JobTest {
  protected:
-  void SetUp() override {
-    write_file(path("vocabulary.vocab"), kVocabulary);
-    write_file(path("config.yaml"), kConfig);
-    TarWriter tar(path("train.tar"));
-    for (int i = 0; i < 24; ++i) {
-      Image image(8, 8, 3);
-      const at::Tensor pixels = picture(i % kKinds, 8);
-      std::copy_n(pixels.const_data_ptr<uint8_t>(), image.pixels.size(), image.pixels.data());
-      write_png(path("one.png"), image);
-      tar.add(std::to_string(i) + ".png", read_text_file(path("one.png")));
-      tar.add(std::to_string(i) + ".txt", i % 2 == 0 ? "a red blue" : "bag and lace");
-    }
-    tar.finish();
-  }
-
-  std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
-
-  int train(const std::string& run, std::vector<std::string> flags, bool with_config = true) {
-    std::vector<std::string> arguments = {"--output-dir", path(run), "--threads", "1"};
-    if (with_config) {
-      arguments.insert(arguments.end(), {"--config_path", path("config.yaml"), "--file-list", path("train.tar"),
-                                         "--vocab_file", path("vocabulary.vocab")});
-    }
-    arguments.insert(arguments.end(), flags.begin(), flags.end());
-    return run_train(parse_command_line(arguments, train_app_info()), stop_);
-  }
-
   at::Tensor weight(const std::string& file, const std::string& name) const {
     return TensorFile::open(path(file)).tensor(name).clone();
   }
-
-  const TemporaryFolder folder_;
-  std::atomic<bool> stop_{false};
 };
 
 TEST_F(TrainJobTest, TrainsStopsAndGoesOnToTheSameBits) {
@@ -87,12 +30,8 @@ TEST_F(TrainJobTest, TrainsStopsAndGoesOnToTheSameBits) {
   EXPECT_EQ(train("parts", {}), kStoppedExitCode);
   stop_ = false;
   EXPECT_TRUE(fs::exists(path("parts/ckpt_0000006")));
-  EXPECT_EQ(train("parts", {"--num-training-steps", "12"}, /*with_config=*/false), 0) << "by the saved config";
-  for (const char* file : {"weights.safetensors", "ema.safetensors", "moments.safetensors"}) {
-    EXPECT_EQ(read_text_file(path("whole/ckpt_0000012/" + std::string(file))),
-              read_text_file(path("parts/ckpt_0000012/" + std::string(file))))
-        << file;
-  }
+  EXPECT_EQ(train("parts", {"--num-training-steps", "12"}, /*config=*/""), 0) << "by the saved config";
+  expect_same_bits("whole", "parts", "ckpt_0000012");
   for (const char* file :
        {"config.yaml", "train/metrics.jsonl", "vis_model_000012.pth", "vis_model_noema_000012.pth"}) {
     EXPECT_TRUE(fs::exists(path("whole/" + std::string(file)))) << file;
@@ -135,27 +74,11 @@ TEST_F(TrainJobTest, StartsFromPretrainedWeightsStrictly) {
 // Progressive training: a nested model whose inner level comes from a smaller training, frozen there.
 TEST_F(TrainJobTest, ANestedModelTakesItsInnerLevelFromAnEarlierTraining) {
   EXPECT_EQ(train("inner", {"--num-training-steps", "3"}), 0);
-  std::string nested = kConfig;
-  nested.replace(nested.find("model: unet"), 11, "model: nested_unet");
-  nested.replace(nested.find("image_size: 8, smaller_side_size: 8"), 35, "image_size: 16, smaller_side_size: 16");
-  const std::string inner_lines = R"(  initialize_inner_with_pretrained: )" + path("inner/vis_model_000003.pth") + R"(
-  freeze_inner_unet: true
-  inner_config:
-    resolution_channels: [8, 32]
-    num_resnets_per_resolution: 1
-    attention_levels: [1]
-    num_attention_layers: [0, 1]
-    conditioning_feature_proj_dim: -1
-    micro_conditioning: scale:16
-    skip_mid_blocks: false
-    skip_cond_emb: false
-    resnet_config: {num_groups_norm: 4}
-)";
-  nested.replace(nested.find("  attention_levels: [1]\n  num_attention_layers: [0, 1]\n"), 55,
-                 "  attention_levels: []\n  temporal_dim: 32\n");
-  nested.insert(nested.find("diffusion_config:"), inner_lines);
-  write_file(path("config.yaml"), nested);
-  EXPECT_EQ(train("nested", {"--num-training-steps", "2"}), 0);
+  EXPECT_EQ(train("nested",
+                  {"--unet_config.initialize_inner_with_pretrained", path("inner/vis_model_000003.pth"),
+                   "--unet_config.freeze_inner_unet", "yes", "--num-training-steps", "2"},
+                  "nested.yaml"),
+            0);
   EXPECT_TRUE(weight("nested/ckpt_0000002/weights.safetensors", "inner_unet.conv_in.weight")
                   .equal(weight("inner/ckpt_0000003/ema.safetensors", "conv_in.weight")));
 }
@@ -165,14 +88,47 @@ TEST_F(TrainJobTest, DrawsSamplesAndValidatesWithoutTouchingTheTraining) {
   EXPECT_EQ(train("watched", {"--sample-freq", "4", "--sample-steps", "3", "--validation-file-list", path("train.tar"),
                               "--validation-freq", "3", "--validation-samples", "8"}),
             0);
-  EXPECT_EQ(read_text_file(path("plain/ckpt_0000012/weights.safetensors")),
-            read_text_file(path("watched/ckpt_0000012/weights.safetensors")));
+  expect_same_bits("plain", "watched", "ckpt_0000012");
   EXPECT_TRUE(fs::exists(path("watched/samples/step_0000008.png")));
-  EXPECT_NE(read_text_file(path("watched/train/metrics.jsonl")).find("validation/quartile_4"), std::string::npos);
+  std::vector<int64_t> steps;
+  for (const auto& [step, loss] : scalars("watched", "validation/quartile_4")) {
+    EXPECT_TRUE(std::isfinite(loss));
+    steps.push_back(step);
+  }
+  EXPECT_EQ(steps, (std::vector<int64_t>{3, 6, 9, 12}));
+}
+
+// 24 samples, 5 a step: the second epoch ends within step 10.
+TEST_F(TrainJobTest, EndsAfterItsEpochs) {
+  EXPECT_EQ(train("run", {"--trainer.batch-size", "5", "--num-epochs", "2", "--num-training-steps", "1000"}), 0);
+  EXPECT_TRUE(fs::exists(path("run/vis_model_000010.pth")));
+  EXPECT_EQ(scalars("run").size(), 10U);
+  EXPECT_EQ(train("run", {"--trainer.batch-size", "5", "--num-epochs", "3", "--num-training-steps", "1000"}), 0)
+      << "more epochs are no change of settings";
+  EXPECT_EQ(scalars("run").size(), 15U);
+  EXPECT_EQ(scalars("run", "samples").back(), (std::pair<int64_t, double>{15, 75}));
+  EXPECT_EQ(train("few", {"--trainer.batch-size", "5", "--num-epochs", "2", "--num-training-steps", "7"}), 0);
+  EXPECT_EQ(scalars("few").size(), 7U) << "what comes first ends it";
+}
+
+// The same step would mean other samples.
+TEST_F(TrainJobTest, GoesOnWithTheDataThatItBeganWith) {
+  EXPECT_EQ(train("run", {"--file-list", path("train.tsv"), "--num-training-steps", "3"}), 0);
+  std::string list = bytes_of("train.tsv");
+  const size_t first = list.find("a red blue");
+  write_file(path("train.tsv"), list.replace(first, 10, "a red bead"));
+  try {
+    train("run", {"--file-list", path("train.tsv")});
+    FAIL() << "the change was not noticed";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("data are not those of the checkpoint"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_EQ(train("run", {"--file-list", path("train.tsv"), "--allow-config-change"}), 0);
 }
 
 TEST_F(TrainJobTest, NamesWhatIsMissing) {
-  EXPECT_THROW(run_train(parse_command_line({"--config_path", path("config.yaml")}, train_app_info()), stop_),
+  EXPECT_THROW(run_train(parse_command_line({"--config_path", path("flat.yaml")}, train_app_info()), stop_),
                ConfigError);
   EXPECT_THROW(train("run", {"--file-list", path("absent.tsv")}), DataError);
 }

@@ -55,9 +55,10 @@ struct ParsedCommandLine {
   /// The settings as far as files and flags tell (see LoadRequest::partial). The model and what depends on it
   /// is still open: a program that has read a checkpoint then calls load() with the config in there.
   LoadedConfig preliminary() const;
-  /// The settings with a checkpoint's own config (config_from_json's JSON, or "") below files and flags.
+  /// The settings with a checkpoint's own config (config_from_json's JSON, or "") below files and flags. `goes_on`:
+  /// LoadRequest::goes_on.
   /// Throws ConfigError.
-  LoadedConfig load(const std::string& checkpoint_json = "") const;
+  LoadedConfig load(const std::string& checkpoint_json = "", bool goes_on = false) const;
 };
 
 /// Reads the arguments that follow the program's name. Flags are --NAME VALUE or --NAME=VALUE, where NAME

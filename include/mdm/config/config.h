@@ -74,19 +74,23 @@ struct LoadedConfig {
   std::vector<std::string> warnings;  ///< duplicates, moved keys, ...; a user should see them
   std::vector<std::string> notes;     ///< keys that have no effect here; only of interest when asked for
   bool partial = false;               ///< LoadRequest::partial: what is not in `origins` may be another in the end
+  bool goes_on = false;               ///< LoadRequest::goes_on
 };
 
 struct LoadRequest {
   std::vector<std::filesystem::path> yaml_files;
   Overrides overrides;
   ConfigUse use = ConfigUse::kInspect;
-  /// Below the YAML files: the config inside a checkpoint (see config_from_json); its model, diffusion,
-  /// reader and text sections are used, in training the trainer's too. Empty: none.
+  /// Below the YAML files: the config inside a checkpoint (see config_from_json). Its model, diffusion, reader and text
+  /// sections are used, and of `sample` the numbers that pictures are drawn with; in training all of it but for
+  /// resume_from_ema, allow_config_change, device and log level. Empty: none.
   std::string checkpoint_json;
   Section flag_sections = Section::kAll;  ///< where the names of `overrides` are looked up
   /// A checkpoint's config is still to come below the files: nothing is checked yet that depends on its
   /// model or diffusion, not even that levels which are set exist.
   bool partial = false;
+  /// A training goes on from a checkpoint: files that a fresh one would start from need not be there.
+  bool goes_on = false;
 };
 
 /// Puts a config together. Throws ConfigError listing all problems found, each with file:line or flag,

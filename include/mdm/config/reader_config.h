@@ -28,7 +28,7 @@ struct ReaderConfig {
   bool random_crop = false;               ///< crop anywhere instead of at the centre
   int64_t num_kept_files = -1;            ///< most tar files held open; -1: no limit
   int64_t num_readers = 16;               ///< threads that read and decode
-  int64_t shuffle_buffer_size = 9600;     ///< samples among which the next is drawn
+  int64_t shuffle_buffer_size = 9600;     ///< read and kept; shuffling is over the whole epoch here
   int64_t reader_buffer_size = 9600;      ///< batches read ahead
   std::string endpoint_url;               ///< S3 endpoint; empty: from the environment. Must not hold a password
   std::string bucket = "mlx";             ///< S3 bucket
@@ -46,8 +46,10 @@ struct ReaderConfig {
                                        ///< tokens; ascending; empty: one length for all
   double max_bad_fraction = 0.01;      ///< more broken samples than this among the last 10,000 end the run, [0, 1]
   int64_t max_image_pixels = int64_t{1} << 25;  ///< larger images are refused
-  std::string cache_dir;           ///< where shards named by URLs are kept; empty: below the user's cache folder
-  bool pad_to_max_length = false;  ///< captions are padded to max_token_length instead of the batch's longest
+  std::string cache_dir;             ///< where shards named by URLs are kept; empty: below the user's cache folder
+  bool allow_private_hosts = false;  ///< shards named by URLs may lie on loopback, private and link-local addresses
+  bool use_proxy = false;            ///< such shards come by the proxy that http_proxy and https_proxy name
+  bool pad_to_max_length = false;    ///< captions are padded to max_token_length instead of the batch's longest
 };
 
 }  // namespace mdm

@@ -78,4 +78,19 @@ void write_file(const std::filesystem::path& path, std::string_view bytes);
 /// Makes the folder (and its parents) and checks that a file can be made in it; Error otherwise.
 void make_writable_folder(const std::filesystem::path& folder);
 
+/// Makes what was renamed in a folder last through a crash ("" is the working directory): 0, or why not as an errno.
+/// A file system that knows no flushing of folders (EINVAL) is no failure: renames are atomic there all the same.
+int flush_folder(const std::filesystem::path& folder);
+
+/// Reads `count` bytes at `offset` of an open file, in as many calls as it takes: how many there were (fewer where
+/// the file ends), or -1 with errno.
+int64_t read_at(int descriptor, void* target, size_t count, uint64_t offset);
+
+/// Writes likewise; false with errno.
+bool write_at(int descriptor, const void* bytes, size_t count, uint64_t offset);
+
+/// Takes the lock of an open file, which goes with the descriptor, without waiting: 0; EWOULDBLOCK when another has
+/// it; ENOTSUP when the file system has no locks; else the errno.
+int lock_file(int descriptor);
+
 }  // namespace mdm

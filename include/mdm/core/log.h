@@ -21,6 +21,9 @@ void set_log_prefix(std::string prefix);
 
 void log_line(LogLevel level, std::string_view line);
 
+/// While a progress bar stands on the last line of stderr, each log line wipes it first; the bar is drawn again below.
+void set_bar_on_stderr(bool stands);
+
 template <typename... Parts>
 void log_debug(const Parts&... parts) {
   log_line(LogLevel::kDebug, concat(parts...));

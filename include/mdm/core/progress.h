@@ -58,6 +58,7 @@ class Progress {
   std::string note_;
   bool terminal_ = false;
   bool finished_ = false;
+  bool wipes_ = false;  // log lines make room for it
   uint64_t done_ = 0;
   uint64_t counted_ = 0;  // units that the rate has seen
   double start_ = 0;

@@ -21,13 +21,14 @@ struct DatasetOptions {
   std::function<std::filesystem::path(const std::string& url)> resolve_url;
   /// Columns of the shards (or numbers of webdataset JSON files) whose values are kept.
   std::vector<std::string> numbers;
-  bool embeddings = false;  ///< the columns text_tar and text_file name a .npy for each sample
+  /// The columns text_tar and text_file name a .npy for each sample (webdataset archives have none: DataError).
+  bool embeddings = false;
   /// As the reference's reader: bad lines, archives without their end mark and lists without rows are errors, and
   /// samples whose member is missing stay in the order (reading one is a DataError).
   bool mlx = false;
   double max_bad_fraction = 0.01;  ///< a larger share of bad rows (of 100 or more) is a DataError, [0, 1]
   int threads = 0;                 ///< that index archives; 0: as many as the machine has, at most 16
-  int64_t max_open_files = -1;     ///< archives held open; -1: half of what the system allows
+  int64_t max_open_files = -1;     ///< archives held open; -1, and at most: half of what the system allows
 };
 
 /// Immutable after open(); functions may be called by several threads at a time.
@@ -42,8 +43,8 @@ struct DatasetOptions {
 /// only that has them (to the list's URL when it has one).
 ///
 /// A list or archive that is missing or empty is a DataError. Bad rows are counted by kind and left out, the first
-/// 20 are logged: "line" (no record of the dialect), "member" (the archive lacks the file), "caption" (webdataset:
-/// none, or not to be read).
+/// 20 are logged: "line" (no record of the dialect), "member" (the archive lacks the file, or it has more than
+/// 256 MiB), "caption" (webdataset: none, or not to be read).
 class Dataset {
  public:
   static std::shared_ptr<const Dataset> open(const std::string& list, const DatasetOptions& options = {});
@@ -63,6 +64,8 @@ class Dataset {
   void read_image(size_t sample, std::vector<uint8_t>& bytes) const;
   /// (L, D) float32; DataError.
   at::Tensor read_embedding(size_t sample) const;
+  /// Size of the largest file that read_embedding() reads; 0 without embeddings.
+  size_t largest_embedding_bytes() const;
 
   /// Whether any row has a value for the column (one of DatasetOptions::numbers).
   bool has_number(const std::string& column) const;

@@ -35,6 +35,9 @@ struct TarMember {
 /// headers kMaxExtendedBytes.
 class TarIndex {
  public:
+  TarIndex(TarIndex&&) = default;
+  TarIndex& operator=(TarIndex&&) = default;
+
   static constexpr size_t kMaxNameBytes = size_t{1} << 14;
   static constexpr size_t kMaxExtendedBytes = size_t{1} << 20;
 
@@ -59,8 +62,10 @@ class TarIndex {
 
  private:
   friend class TarIndexer;
+  TarIndex() = default;
+
   std::vector<TarMember> members_;
-  std::unordered_map<std::string_view, size_t> by_name_;  // views of members_, whose strings don't move
+  std::unordered_map<std::string_view, size_t> by_name_;  // views of members_: moving a vector moves no element
   std::string problem_;
   bool ended_ = false;
   uint64_t skipped_ = 0;

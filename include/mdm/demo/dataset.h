@@ -50,8 +50,8 @@ class ShardWriter {
 /// The text of a vocabulary for the mdm tokenizer (lines `piece TAB score`): <pad>, </s>, <unk>; a space; all
 /// printable ASCII characters and those of the captions, score -10; and every word of the captions (what stands
 /// between spaces) with a space in front, score -1. So a caption of these words, with one space before each, becomes
-/// one token a word, and another text its letters.
-std::string caption_vocabulary(const std::vector<std::string>& captions);
+/// one token a word, and another text its letters. At most `entries` lines: the rarest words are left out.
+std::string caption_vocabulary(const std::vector<std::string>& captions, size_t entries = SIZE_MAX);
 
 struct ShapeDataset {
   std::filesystem::path folder;

@@ -48,7 +48,9 @@ class UNet : public torch::nn::Module {
 
   /// Training: whether stages keep nothing but their inputs and compute their activations again in the backward
   /// pass, which gives the same gradients. ForwardContext::dropout must then stay until that has run.
-  virtual void set_gradient_checkpointing(bool on) { recompute_ = on; }
+  void set_gradient_checkpointing(bool on) { set_gradient_checkpointing(std::vector<bool>(levels(), on)); }
+  /// The same for some levels; one value for each, the outermost first.
+  virtual void set_gradient_checkpointing(const std::vector<bool>& on_levels) { recompute_ = on_levels.at(0); }
 
   /// Parameters that no forward pass uses, by their place in the reference's constructor (a level around
   /// another one has its own reading of the text, and layers for interp_conditioning), and those that only
@@ -125,7 +127,8 @@ class NestedUNet : public UNet {
                                                          const ForwardContext& context) const override;
   void init(const ModelInit& how) override;
   void pack(int64_t batch, int64_t height, int64_t width) override;
-  void set_gradient_checkpointing(bool on) override;
+  using UNet::set_gradient_checkpointing;
+  void set_gradient_checkpointing(const std::vector<bool>& on_levels) override;
   size_t levels() const override { return 1 + inner_->levels(); }
   const std::shared_ptr<UNet>& inner() const { return inner_; }
 

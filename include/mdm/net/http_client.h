@@ -98,7 +98,7 @@ class HttpClient {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Whether `text` begins with http:// or https://, in any case.
+/// Whether `text` begins with http://, https:// or s3://, in any case (HttpClient takes the first two).
 bool is_url(std::string_view text);
 
 /// A URL for logs and errors: without user name, password, query and fragment, escaped.

@@ -13,25 +13,30 @@
 
 namespace mdm {
 
+/// When a cache takes no more.
+struct EmbeddingCacheLimits {
+  size_t records = size_t{1} << 24;         ///< that it knows, with those of other processes
+  uint64_t free_bytes = uint64_t{5} << 30;  ///< that stay free on the disk
+};
+
 /// Matrices (L, D) of float32 by token ids. A folder holds files `<identity>-<n>.embeddings`, each written at
 /// its end by one process (which holds its lock) and read by all, so several processes add and read at a time.
 /// A file that a crash has cut is used up to the last whole record; a record whose checksum differs is as good
 /// as absent. Values come back to the bit; those that bfloat16 holds exactly take two bytes.
-/// Memory: about 40 bytes a record, for at most kMostRecords. Not for use by several threads at a time.
+/// Memory: about 40 bytes a record. Not for use by several threads at a time.
 class EmbeddingCache {
  public:
-  static constexpr size_t kMostRecords = size_t{1} << 24;
-
   /// `identity`: letters, digits, '-' and '_'; files of another identity are not looked at. Makes the folder.
   /// Error when it can't be made or read. Where nothing can be written, the cache is only read.
-  EmbeddingCache(const std::filesystem::path& folder, const std::string& identity, int64_t width);
+  EmbeddingCache(const std::filesystem::path& folder, const std::string& identity, int64_t width,
+                 const EmbeddingCacheLimits& limits = {});
   ~EmbeddingCache();
   EmbeddingCache(const EmbeddingCache&) = delete;
   EmbeddingCache& operator=(const EmbeddingCache&) = delete;
 
   /// The matrix kept for `ids`, on the CPU; nothing when there is none that is sound.
   std::optional<at::Tensor> find(const std::vector<int32_t>& ids);
-  /// Keeps `values` (L, D) float32. A failed write (a full disk) is logged once and ends the writing, not the run.
+  /// Keeps `values` (L, D) float32. A failed write or a limit is logged once and ends the writing, not the run.
   void add(const std::vector<int32_t>& ids, const at::Tensor& values);
 
   struct Counts {

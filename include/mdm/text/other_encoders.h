@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mdm/text/text_encoder.h"
@@ -49,6 +50,8 @@ class ClassLabelEncoder final : public TextEncoder {
   /// The column of a label (spaces around it don't count), -1 for the empty one; DataError that names
   /// the nearest class for an unknown one.
   int64_t column_of(const std::string& label) const;
+  /// Whether column_of() takes the label: a class of the list, or the empty one.
+  bool knows(std::string_view label) const;
 
  protected:
   Rows encode_rows(const std::vector<std::string>& captions, int64_t max_length, Use use) override;

@@ -21,7 +21,8 @@ struct CheckpointContent {
   };
   uint64_t step = 0;
   std::vector<Part> parts;
-  std::string state_json;  ///< becomes state.json
+  std::string state_json;        ///< becomes state.json
+  uint64_t companion_bytes = 0;  ///< that files outside of it will take; refused early when the disk lacks them
 };
 
 /// A checkpoint whose files are all there and hold what was written.
@@ -49,18 +50,25 @@ class RunDirectory {
   RunDirectory(const RunDirectory&) = delete;
   RunDirectory& operator=(const RunDirectory&) = delete;
 
+  /// Other options from now on; ConfigError for options out of range.
+  void keep(const Options& options);
+
+  /// The newest checkpoint of a folder as it lies there: not locked, not verified. Nothing when there is none.
+  static std::optional<SavedCheckpoint> peek(const std::filesystem::path& folder);
+
   const std::filesystem::path& folder() const { return folder_; }
 
   /// Steps of the checkpoints that have a manifest, ascending; found by looking, no pointer is kept.
   std::vector<uint64_t> checkpoints() const;
 
-  /// The newest checkpoint that is sound; its files are read in whole. Each newer one that isn't is warned
-  /// about. Nothing when there is no checkpoint; CheckpointError when there are some and none is sound.
+  /// The newest checkpoint that is sound; its files are read in whole. Each newer one that isn't is warned about: one
+  /// that is damaged is removed when the next is saved, one that can't be read now stays. Nothing when there is no
+  /// folder of a checkpoint; CheckpointError when there are some and none is sound.
   std::optional<SavedCheckpoint> latest();
 
-  /// Writes a checkpoint (in place of one of the same step) and removes those that need not be kept. Throws
-  /// Error with the system's reason when it can't be written; what was there before then still is. Files of
-  /// older checkpoints that can't be removed are warned about.
+  /// Writes a checkpoint (in the place of one of the same step, which stays until then) and removes those that need not
+  /// be kept. Throws Error with the system's reason when it can't be written; what was there before then still is.
+  /// Files of older checkpoints that can't be removed are warned about.
   void save(const CheckpointContent& content);
 
   /// Files outside the checkpoints' folders that belong to a step: removed with its checkpoint.
@@ -68,7 +76,9 @@ class RunDirectory {
   void add_companion(std::string pattern);
 
  private:
-  std::filesystem::path folder_of(uint64_t step) const;
+  std::filesystem::path folder_of(uint64_t step) const { return folder_of(folder_, step); }
+  static std::filesystem::path folder_of(const std::filesystem::path& run, uint64_t step);
+  static std::vector<uint64_t> steps_of_folders(const std::filesystem::path& run, bool with_manifest);
   void take_lock();
   void remove_stale();
   void prune();

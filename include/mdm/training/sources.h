@@ -38,6 +38,8 @@ class TextSource {
   /// Parameters that are trained along with the model (float32), by their own names; files and the arena put
   /// "text_encoder." in front.
   virtual std::vector<NamedTensor> trained() const { return {}; }
+  /// Of the tokenizer that belongs to these; kept in the .pth files. Empty: none.
+  virtual std::string vocabulary() const { return {}; }
 };
 
 /// The processes that train together, of which each holds the whole model. This one is alone.

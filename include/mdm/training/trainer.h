@@ -44,12 +44,11 @@ enum class TrainingEnd {
 struct TrainerParts {
   UNet* model = nullptr;           ///< float32 weights to start from, on the CPU; the trainer takes them over
   BatchSource* data = nullptr;     ///< at step 0
-  TextSource* text = nullptr;      ///< nullptr: a model without text
+  TextSource* text = nullptr;      ///< of the width that the model was made with; nullptr: a model without text
   TrainingGroup* group = nullptr;  ///< nullptr: one process
   RunDirectory* run = nullptr;     ///< nullptr: nothing is saved
   at::Device device = at::kCPU;
-  uint64_t last_step = 0;       ///< > 0: training ends here when that is before num_training_steps (num_epochs)
-  std::string text_vocabulary;  ///< of the text encoder that is trained along; kept in the .pth files
+  uint64_t last_step = 0;  ///< > 0: training ends here when that is before num_training_steps (num_epochs)
   const std::atomic<bool>* stop = nullptr;  ///< looked at in every step
   std::function<void(const StepReport&)> on_step;
   std::function<void(std::string_view)> show;  ///< takes the progress display; empty: stderr
@@ -57,6 +56,10 @@ struct TrainerParts {
 };
 
 /// One per run. Of the config it reads the sections trainer, diffusion, model and runtime.
+///
+/// In this order: weights into the model (set_starting_point() or a file; make_model() leaves them uninitialised), the
+/// Trainer, resume() where RunDirectory::latest() has found a checkpoint, then run(), or step() and save() by hand.
+/// tests/consumer/train.cpp is a whole program.
 class Trainer {
  public:
   /// `seed`: of the run (TrainerConfig::seed, drawn by the caller when that is -1).
@@ -65,16 +68,18 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// Goes on from a checkpoint: weights, averages, moments, state, place in the data. CheckpointError.
+  /// Goes on from a checkpoint: weights, averages, moments, state, place in the data. CheckpointError; ConfigError when
+  /// the data is not that of the checkpoint.
   void resume(const SavedCheckpoint& checkpoint);
 
   /// Trains until num_training_steps, or until asked to stop. Checkpoints every save_freq steps and at the end;
-  /// one that can't be written in between is reported, and training goes on. After max_skipped_steps steps
-  /// without an update in a row it goes back to the last checkpoint, once, and then throws Error, as it does
-  /// when the last checkpoint can't be written.
+  /// one that can't be written in between is reported, and training goes on; none is written between steps that
+  /// brought no update. When the data ends the training (DataError) a checkpoint is written first. After
+  /// max_skipped_steps steps without an update in a row it goes back to the last checkpoint, once, and then throws
+  /// Error, as it does when the last checkpoint can't be written.
   TrainingEnd run();
 
-  /// One step; run() is made of these.
+  /// One step; run() is made of these. Saves nothing.
   StepReport step();
   /// Writes a checkpoint of the present state, and vis_model_*.pth. Throws Error.
   void save();

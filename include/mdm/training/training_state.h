@@ -7,13 +7,14 @@
 namespace mdm {
 
 struct TrainingState {
-  uint64_t step = 0;            ///< steps done: position in the batch plan
-  uint32_t attempt = 0;         ///< raised by a rollback; part of every random number's address
-  uint64_t updates = 0;         ///< optimizer steps made: of learning rate, bias correction and averaging
-  uint64_t skipped = 0;         ///< steps without an update because loss or gradient were not finite
-  uint64_t skipped_in_row = 0;  ///< ... the last ones
-  uint64_t samples = 0;         ///< samples seen, holes not counted
-  uint64_t seed = 0;            ///< of the run
+  uint64_t step = 0;              ///< steps done: position in the batch plan
+  uint32_t attempt = 0;           ///< raised by a rollback; part of every random number's address
+  uint64_t updates = 0;           ///< optimizer steps made: of learning rate, bias correction and averaging
+  uint64_t skipped = 0;           ///< steps without an update because loss or gradient were not finite
+  uint64_t skipped_in_row = 0;    ///< ... the last ones
+  uint64_t samples = 0;           ///< samples seen, holes not counted
+  uint64_t seed = 0;              ///< of the run
+  bool resumed_from_ema = false;  ///< resume_from_ema has had its effect
 
   /// Running statistics as the reference keeps them (ml_mdm/clis/train_parallel.py): loss of the last step, its
   /// average with outliers drawn in, and the variance around that.
