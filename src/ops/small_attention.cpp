@@ -29,21 +29,33 @@ class Call {
     if (mask_.defined()) text_.mask = mask_.const_data_ptr<bool>();
   }
 
-  void forward(const at::Tensor& qkv, const at::Tensor& key, const at::Tensor& value, const at::Tensor& out) const {
+  // Gives the statistics for the backward pass.
+  at::Tensor forward(const at::Tensor& qkv, const at::Tensor& key, const at::Tensor& value,
+                     const at::Tensor& out) const {
+    const int64_t own = small_attention_statistics(self_);
+    const at::Tensor statistics =
+        at::empty({own + (key.defined() ? small_attention_statistics(text_) : 0)}, qkv.options().dtype(at::kFloat));
+    auto* numbers = data<float>(statistics);
     const auto q = third<const T>(qkv, 0);
-    small_attention<T>(self_, q, third<const T>(qkv, 1), third<const T>(qkv, 2), rows<T>(out), false);
-    if (key.defined()) small_attention<T>(text_, q, heads<const T>(key), heads<const T>(value), rows<T>(out), true);
+    small_attention<T>(self_, q, third<const T>(qkv, 1), third<const T>(qkv, 2), rows<T>(out), false, numbers);
+    if (key.defined()) {
+      small_attention<T>(text_, q, heads<const T>(key), heads<const T>(value), rows<T>(out), true, numbers + own);
+    }
+    return statistics;
   }
 
   void backward(const at::Tensor& qkv, const at::Tensor& key, const at::Tensor& value, const at::Tensor& dout,
-                const at::Tensor& dqkv, const at::Tensor& dkey, const at::Tensor& dvalue) const {
+                const at::Tensor& statistics, const at::Tensor& dqkv, const at::Tensor& dkey,
+                const at::Tensor& dvalue) const {
+    const auto* numbers = data<const float>(statistics);
     const auto q = third<const T>(qkv, 0), gradient = rows<const T>(dout);
     const auto dq = third<T>(dqkv, 0);
-    small_attention_backward<T>(self_, q, third<const T>(qkv, 1), third<const T>(qkv, 2), gradient, dq, false,
+    small_attention_backward<T>(self_, q, third<const T>(qkv, 1), third<const T>(qkv, 2), gradient, numbers, dq, false,
                                 third<T>(dqkv, 1), third<T>(dqkv, 2));
     if (!key.defined()) return;
-    small_attention_backward<T>(text_, q, heads<const T>(key), heads<const T>(value), gradient, dq, true,
-                                heads<T>(dkey), heads<T>(dvalue));
+    small_attention_backward<T>(text_, q, heads<const T>(key), heads<const T>(value), gradient,
+                                numbers + small_attention_statistics(self_), dq, true, heads<T>(dkey),
+                                heads<T>(dvalue));
   }
 
  private:
@@ -78,16 +90,18 @@ void by_type(at::ScalarType type, Run run) {
   }
 }
 
-// Keeps its inputs alone; scores are computed again.
+// Keeps its inputs, and two numbers of each query's softmax; scores are computed again.
 struct SmallAttentionFunction : torch::autograd::Function<SmallAttentionFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv, int64_t heads,
                             const std::optional<at::Tensor>& key, const std::optional<at::Tensor>& value,
                             const std::optional<at::Tensor>& mask) {
     at::Tensor out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2) / 3}, qkv.options());
+    at::Tensor statistics;
     by_type(qkv.scalar_type(), [&](auto zero) {
-      Call<decltype(zero)>(qkv, heads, value_of(key), value_of(mask)).forward(qkv, value_of(key), value_of(value), out);
+      statistics = Call<decltype(zero)>(qkv, heads, value_of(key), value_of(mask))
+                       .forward(qkv, value_of(key), value_of(value), out);
     });
-    context->save_for_backward({qkv, value_of(key), value_of(value), value_of(mask)});
+    context->save_for_backward({qkv, value_of(key), value_of(value), value_of(mask), statistics});
     context->saved_data["heads"] = heads;
     return out;
   }
@@ -105,7 +119,7 @@ struct SmallAttentionFunction : torch::autograd::Function<SmallAttentionFunction
     }
     by_type(qkv.scalar_type(), [&](auto zero) {
       Call<decltype(zero)>(qkv, context->saved_data["heads"].toInt(), key, mask)
-          .backward(qkv, key, value, dout, dqkv, dkey, dvalue);
+          .backward(qkv, key, value, dout, saved[4], dqkv, dkey, dvalue);
     });
     return {dqkv, at::Tensor(), dkey, dvalue, at::Tensor()};
   }
@@ -126,11 +140,16 @@ std::optional<at::Tensor> attention_of_small_heads(const at::Tensor& qkv, int64_
   const int64_t width = qkv.size(2) / 3 / heads;
   if (!small_attention_suits(width, qkv.size(1))) return std::nullopt;
   if (text == nullptr) return SmallAttentionFunction::apply(qkv, heads, std::nullopt, std::nullopt, std::nullopt);
-  if (!small_attention_suits(width, text->key.size(2)) || !fits(text->key, type) || !fits(text->value, type)) {
+  const at::Tensor &key = text->key, &value = text->value;
+  if (!small_attention_suits(width, key.size(2)) || !fits(key, type) || !fits(value, type)) return std::nullopt;
+  // The kernel takes the text's rows for the pictures'; others broadcast, or are an error, in the general one.
+  const std::vector<int64_t> heads_of_text = {qkv.size(0), heads, key.size(2), width};
+  const std::vector<int64_t> keys_of_text = {qkv.size(0), key.size(2)};
+  if (key.sizes() != heads_of_text || value.sizes() != heads_of_text) return std::nullopt;
+  if (text_mask.defined() && (text_mask.sizes() != keys_of_text || text_mask.scalar_type() != at::kBool)) {
     return std::nullopt;
   }
-  return SmallAttentionFunction::apply(qkv, heads, std::optional(text->key), std::optional(text->value),
-                                       defined_only(text_mask));
+  return SmallAttentionFunction::apply(qkv, heads, std::optional(key), std::optional(value), defined_only(text_mask));
 }
 
 }  // namespace mdm::ops

@@ -1,5 +1,6 @@
-// A head at a time: its numbers are brought into float32, keys and values by channel so that 16 keys lie side
-// by side; then row by row of the queries. The backward pass computes a row's softmax again.
+// A head at a time, in float32. Sixteen queries lie side by side in a vector while the loop goes over the keys, so that
+// softmax and sums need nothing across lanes; the gradients of keys and values are made the other way round, sixteen
+// keys side by side. Keys that a mask hides are not read at all.
 #include "ops/small_attention_cpu.h"
 
 #include <ATen/Parallel.h>
@@ -25,15 +26,6 @@ typedef int32_t Words __attribute__((vector_size(kLanes * sizeof(int32_t)), alig
 inline __attribute__((always_inline)) Lanes at(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
 inline __attribute__((always_inline)) void put(float* p, const Lanes& v) { *reinterpret_cast<Lanes*>(p) = v; }
 
-inline __attribute__((always_inline)) float sum_of(const Lanes& v) {
-  float sums[kLanes];
-  put(sums, v);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i) sums[i] += sums[i + half];
-  }
-  return sums[0];
-}
-
 // e^v for v <= 0, as vector::exponential.
 inline __attribute__((always_inline)) Lanes exponential_of(Lanes v) {
   v = v < -87.0F ? Lanes{} - 87.0F : v;
@@ -50,105 +42,146 @@ inline __attribute__((always_inline)) Lanes exponential_of(Lanes v) {
   return p * reinterpret_cast<const Lanes&>(power);
 }
 
-// One head in float32. `keys` is padded to a multiple of kLanes; `bias` is 0, or -infinity where a query may
-// not look.
+constexpr int64_t padded(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
+
+// One head in float32. `queries` and `keys` are padded to multiples of kLanes; only the first `visible` keys count.
+// "By channel" is (W, queries) or (W, keys), rows are (queries, W) or (keys, W). q is divided by sqrt(W).
 struct Head {
-  int64_t queries, keys;
-  const float *q, *k, *v, *bias;  // (queries, W) already divided by sqrt(W), (W, keys), (W, keys), (keys)
-  float* scores;                  // (keys) room for a row
+  int64_t queries, keys, visible;
+  const float *q_by_channel, *k_rows, *v_rows;
+  float *largest, *inverse;  // (queries) each: of a query's scores, and 1 / sum of e^(score - largest)
 };
 
-// A row's scores, and the largest of them.
+struct HeadGradients {
+  const float *q_rows, *k_by_channel, *v_by_channel;
+  const float *out_rows, *out_by_channel;  // of what was made of the values
+  float* mean;                             // (queries): the mean slope of a query's scores
+  float *q_by_channel_out, *k_by_channel_out, *v_by_channel_out;
+};
+
+// sum over channels of vectors[c * stride ...] * numbers[c]
 template <int W>
-inline __attribute__((always_inline)) float score_row(const Head& head, const float* q) {
-  Lanes most = Lanes{} - std::numeric_limits<float>::infinity();
-  for (int64_t j = 0; j < head.keys; j += kLanes) {
-    Lanes s = at(head.bias + j);
-    for (int c = 0; c < W; ++c) s += at(head.k + c * head.keys + j) * q[c];
-    put(head.scores + j, s);
-    most = s > most ? s : most;
-  }
-  float values[kLanes];
-  put(values, most);
-  return *std::max_element(values, values + kLanes);
+inline __attribute__((always_inline)) Lanes product(const float* vectors, int64_t stride, const float* numbers) {
+  Lanes sum = at(vectors) * numbers[0];
+  for (int c = 1; c < W; ++c) sum += at(vectors + c * stride) * numbers[c];
+  return sum;
 }
 
+constexpr int part_of(int width) { return width < 8 ? width : 8; }  // sums that fit into registers
+
+// `room`: visible * kLanes numbers.
 template <int W>
-inline __attribute__((always_inline)) void forward_rows(const Head& head, float* out) {
-  constexpr int kPart = W < 16 ? W : 16;  // sums that fit into registers
-  for (int64_t i = 0; i < head.queries; ++i) {
-    const float most = score_row<W>(head, head.q + i * W);
+inline __attribute__((always_inline)) void forward_rows(const Head& head, float* room, float* out_by_channel) {
+  constexpr int kPart = part_of(W);
+  for (int64_t i = 0; i < head.queries; i += kLanes) {
+    Lanes most = Lanes{} - std::numeric_limits<float>::infinity();
+    for (int64_t j = 0; j < head.visible; ++j) {
+      const Lanes s = product<W>(head.q_by_channel + i, head.queries, head.k_rows + j * W);
+      put(room + j * kLanes, s);
+      most = s > most ? s : most;
+    }
     Lanes total = {};
-    for (int64_t j = 0; j < head.keys; j += kLanes) {
-      const Lanes p = exponential_of(at(head.scores + j) - most);
-      put(head.scores + j, p);
+    for (int64_t j = 0; j < head.visible; ++j) {
+      const Lanes p = exponential_of(at(room + j * kLanes) - most);
+      put(room + j * kLanes, p);
       total += p;
     }
-    const float inverse = 1.0F / sum_of(total);
+    const Lanes inverse = 1.0F / total;
+    put(head.largest + i, most);
+    put(head.inverse + i, inverse);
     for (int first = 0; first < W; first += kPart) {
       Lanes sums[kPart] = {};
-      for (int64_t j = 0; j < head.keys; j += kLanes) {
-        const Lanes p = at(head.scores + j);
-        for (int c = 0; c < kPart; ++c) sums[c] += p * at(head.v + (first + c) * head.keys + j);
+      for (int64_t j = 0; j < head.visible; ++j) {
+        const Lanes p = at(room + j * kLanes);
+        for (int c = 0; c < kPart; ++c) sums[c] += p * head.v_rows[j * W + first + c];
       }
-      for (int c = 0; c < kPart; ++c) out[i * W + first + c] = sum_of(sums[c]) * inverse;
+      for (int c = 0; c < kPart; ++c) put(out_by_channel + (first + c) * head.queries + i, sums[c] * inverse);
     }
   }
 }
 
-// `slopes`: (keys) room for a row; dk and dv like k and v, added to.
+// dq, and the mean slopes. `room`: 2 * visible * kLanes numbers.
 template <int W>
-inline __attribute__((always_inline)) void backward_rows(const Head& head, const float* dout, float* slopes, float* dq,
-                                                         float* dk, float* dv) {
-  constexpr int kPart = W < 8 ? W : 8;
-  for (int64_t i = 0; i < head.queries; ++i) {
-    const float* q = head.q + i * W;
-    const float* gradient = dout + i * W;
-    const float most = score_row<W>(head, q);
-    Lanes total = {}, weighted = {};
-    for (int64_t j = 0; j < head.keys; j += kLanes) {
-      const Lanes p = exponential_of(at(head.scores + j) - most);
-      Lanes slope = {};
-      for (int c = 0; c < W; ++c) slope += at(head.v + c * head.keys + j) * gradient[c];
-      put(head.scores + j, p);
-      put(slopes + j, slope);
-      total += p;
-      weighted += p * slope;
+inline __attribute__((always_inline)) void backward_queries(const Head& head, const HeadGradients& g, float* room) {
+  constexpr int kPart = part_of(W);
+  float* slopes = room + head.visible * kLanes;
+  for (int64_t i = 0; i < head.queries; i += kLanes) {
+    const Lanes most = at(head.largest + i), inverse = at(head.inverse + i);
+    Lanes mean = {};
+    for (int64_t j = 0; j < head.visible; ++j) {
+      const Lanes s = product<W>(head.q_by_channel + i, head.queries, head.k_rows + j * W);
+      const Lanes p = exponential_of(s - most) * inverse;
+      const Lanes slope = product<W>(g.out_by_channel + i, head.queries, head.v_rows + j * W);
+      put(room + j * kLanes, p);
+      put(slopes + j * kLanes, slope);
+      mean += p * slope;
     }
-    const float inverse = 1.0F / sum_of(total), mean = sum_of(weighted) * inverse;
+    put(g.mean + i, mean);
     for (int first = 0; first < W; first += kPart) {
       Lanes sums[kPart] = {};
-      for (int64_t j = 0; j < head.keys; j += kLanes) {
-        const Lanes p = at(head.scores + j) * inverse;
-        const Lanes ds = p * (at(slopes + j) - mean);
+      for (int64_t j = 0; j < head.visible; ++j) {
+        const Lanes ds = at(room + j * kLanes) * (at(slopes + j * kLanes) - mean);
+        for (int c = 0; c < kPart; ++c) sums[c] += ds * head.k_rows[j * W + first + c];
+      }
+      for (int c = 0; c < kPart; ++c) put(g.q_by_channel_out + (first + c) * head.queries + i, sums[c]);
+    }
+  }
+}
+
+// dk and dv, after backward_queries. `room`: 2 * queries * kLanes numbers.
+template <int W>
+inline __attribute__((always_inline)) void backward_keys(const Head& head, const HeadGradients& g, int64_t queries,
+                                                         float* room) {
+  constexpr int kPart = part_of(W);
+  float* slopes = room + queries * kLanes;
+  for (int64_t j = 0; j < padded(head.visible); j += kLanes) {
+    for (int64_t i = 0; i < queries; ++i) {
+      const Lanes s = product<W>(g.k_by_channel + j, head.keys, g.q_rows + i * W);
+      const Lanes p = exponential_of(s - head.largest[i]) * head.inverse[i];
+      const Lanes slope = product<W>(g.v_by_channel + j, head.keys, g.out_rows + i * W);
+      put(room + i * kLanes, p);
+      put(slopes + i * kLanes, p * (slope - g.mean[i]));
+    }
+    for (int first = 0; first < W; first += kPart) {
+      Lanes dk[kPart] = {}, dv[kPart] = {};
+      for (int64_t i = 0; i < queries; ++i) {
+        const Lanes p = at(room + i * kLanes), ds = at(slopes + i * kLanes);
         for (int c = 0; c < kPart; ++c) {
-          const int64_t place = (first + c) * head.keys + j;
-          put(dv + place, at(dv + place) + p * gradient[first + c]);
-          put(dk + place, at(dk + place) + ds * q[first + c]);
-          sums[c] += ds * at(head.k + place);
+          dv[c] += p * g.out_rows[i * W + first + c];
+          dk[c] += ds * g.q_rows[i * W + first + c];
         }
       }
-      for (int c = 0; c < kPart; ++c) dq[i * W + first + c] = sum_of(sums[c]);
+      for (int c = 0; c < kPart; ++c) {
+        put(g.k_by_channel_out + (first + c) * head.keys + j, dk[c]);
+        put(g.v_by_channel_out + (first + c) * head.keys + j, dv[c]);
+      }
     }
   }
 }
 
-MDM_VECTOR_CLONES void forward_head(const Head& head, int64_t width, float* out) {
+MDM_VECTOR_CLONES void forward_head(const Head& head, int64_t width, float* room, float* out) {
   switch (width) {
-    case 4: forward_rows<4>(head, out); break;
-    case 8: forward_rows<8>(head, out); break;
-    case 16: forward_rows<16>(head, out); break;
-    default: forward_rows<32>(head, out); break;
+    case 4: forward_rows<4>(head, room, out); break;
+    case 8: forward_rows<8>(head, room, out); break;
+    case 16: forward_rows<16>(head, room, out); break;
+    default: forward_rows<32>(head, room, out); break;
   }
 }
 
-MDM_VECTOR_CLONES void backward_head(const Head& head, int64_t width, const float* dout, float* slopes, float* dq,
-                                     float* dk, float* dv) {
+template <int W>
+inline __attribute__((always_inline)) void backward_rows(const Head& head, const HeadGradients& g, int64_t queries,
+                                                         float* room) {
+  backward_queries<W>(head, g, room);
+  backward_keys<W>(head, g, queries, room);
+}
+
+MDM_VECTOR_CLONES void backward_head(const Head& head, const HeadGradients& g, int64_t queries, int64_t width,
+                                     float* room) {
   switch (width) {
-    case 4: backward_rows<4>(head, dout, slopes, dq, dk, dv); break;
-    case 8: backward_rows<8>(head, dout, slopes, dq, dk, dv); break;
-    case 16: backward_rows<16>(head, dout, slopes, dq, dk, dv); break;
-    default: backward_rows<32>(head, dout, slopes, dq, dk, dv); break;
+    case 4: backward_rows<4>(head, g, queries, room); break;
+    case 8: backward_rows<8>(head, g, queries, room); break;
+    case 16: backward_rows<16>(head, g, queries, room); break;
+    default: backward_rows<32>(head, g, queries, room); break;
   }
 }
 
@@ -158,75 +191,88 @@ T* rows_of(const HeadView<T>& view, int64_t b, int64_t h) {
   return view.data + b * view.batch + h * view.head;
 }
 
+// (count) rows -> `by_channel` (width, stride) with zeros behind, and `rows` (count, width); either may be null.
 template <typename T>
-void read_rows(const T* from, int64_t row, int64_t count, int64_t width, float factor, float* to) {
+void read(const T* from, int64_t row, int64_t count, int64_t width, float factor, float* by_channel, int64_t stride,
+          float* rows) {
   for (int64_t i = 0; i < count; ++i) {
-    for (int64_t c = 0; c < width; ++c) to[i * width + c] = vector::load(from[i * row + c]) * factor;
+    for (int64_t c = 0; c < width; ++c) {
+      const float value = vector::load(from[i * row + c]) * factor;
+      if (rows != nullptr) rows[i * width + c] = value;
+      if (by_channel != nullptr) by_channel[c * stride + i] = value;
+    }
+  }
+  for (int64_t c = 0; by_channel != nullptr && c < width; ++c) {
+    std::fill(by_channel + c * stride + count, by_channel + (c + 1) * stride, 0.0F);
   }
 }
 
 template <typename T>
-void read_by_channel(const T* from, int64_t row, int64_t count, int64_t width, int64_t padded, float* to) {
-  for (int64_t c = 0; c < width; ++c) {
-    for (int64_t i = 0; i < count; ++i) to[c * padded + i] = vector::load(from[i * row + c]);
-    std::fill(to + c * padded + count, to + (c + 1) * padded, 0.0F);
-  }
-}
-
-template <typename T>
-void write_rows(const float* from, int64_t count, int64_t width, float factor, bool add, T* to, int64_t row) {
+void write(const float* by_channel, int64_t stride, int64_t count, int64_t width, float factor, bool add, T* to,
+           int64_t row) {
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t c = 0; c < width; ++c) {
       T& target = to[i * row + c];
-      const float value = from[i * width + c] * factor;
+      const float value = by_channel[c * stride + i] * factor;
       vector::store(add ? vector::load(target) + value : value, target);
     }
   }
 }
 
+// Keys and values of the positions that a mask shows.
 template <typename T>
-void write_by_channel(const float* from, int64_t count, int64_t width, int64_t padded, T* to, int64_t row) {
-  for (int64_t i = 0; i < count; ++i) {
-    for (int64_t c = 0; c < width; ++c) vector::store(from[c * padded + i], to[i * row + c]);
-  }
-}
-
-// The float32 numbers of one head after the other, in buffers of one thread.
-class HeadReader {
+class VisibleRows {
  public:
-  explicit HeadReader(const SmallAttention& a)
-      : a_(a),
-        padded_((a.keys + kLanes - 1) / kLanes * kLanes),
-        q_(static_cast<size_t>(a.queries * a.width)),
-        k_(static_cast<size_t>(padded_ * a.width)),
-        v_(k_.size()),
-        bias_(static_cast<size_t>(padded_)),
-        scores_(bias_.size()) {}
-
-  int64_t padded() const { return padded_; }
-  float factor() const { return 1.0F / std::sqrt(static_cast<float>(a_.width)); }
-
-  template <typename T>
-  Head read(int64_t b, int64_t h, const HeadView<const T>& q, const HeadView<const T>& k, const HeadView<const T>& v) {
-    read_rows(rows_of(q, b, h), q.row, a_.queries, a_.width, factor(), q_.data());
-    read_by_channel(rows_of(k, b, h), k.row, a_.keys, a_.width, padded_, k_.data());
-    read_by_channel(rows_of(v, b, h), v.row, a_.keys, a_.width, padded_, v_.data());
-    for (int64_t j = 0; j < padded_; ++j) {
-      const bool visible = j < a_.keys && (a_.mask == nullptr || a_.mask[b * a_.keys + j]);
-      bias_[static_cast<size_t>(j)] = visible ? 0.0F : -std::numeric_limits<float>::infinity();
+  VisibleRows(const SmallAttention& a, int64_t b) {
+    for (int64_t j = 0; j < a.keys; ++j) {
+      if (a.mask == nullptr || a.mask[b * a.keys + j]) places_.push_back(j);
     }
-    return {a_.queries, padded_, q_.data(), k_.data(), v_.data(), bias_.data(), scores_.data()};
+  }
+  int64_t count() const { return static_cast<int64_t>(places_.size()); }
+  void read_rows(const T* from, int64_t row, int64_t width, float* by_channel, int64_t stride, float* rows) const {
+    for (int64_t i = 0; i < count(); ++i) {
+      for (int64_t c = 0; c < width; ++c) {
+        const float value = vector::load(from[places_[static_cast<size_t>(i)] * row + c]);
+        rows[i * width + c] = value;
+        if (by_channel != nullptr) by_channel[c * stride + i] = value;
+      }
+    }
+  }
+  // The others get zeros.
+  template <typename U>
+  void write_rows(const float* by_channel, int64_t stride, int64_t keys, int64_t width, U* to, int64_t row) const {
+    size_t next = 0;
+    for (int64_t j = 0; j < keys; ++j) {
+      const bool shown = next < places_.size() && places_[next] == j;
+      for (int64_t c = 0; c < width; ++c) {
+        vector::store(shown ? by_channel[c * stride + static_cast<int64_t>(next)] : 0.0F, to[j * row + c]);
+      }
+      next += shown ? 1 : 0;
+    }
   }
 
  private:
-  const SmallAttention& a_;
-  int64_t padded_;
-  std::vector<float> q_, k_, v_, bias_, scores_;
+  std::vector<int64_t> places_;
 };
 
-bool sees_nothing(const SmallAttention& a, int64_t b) {
-  return a.mask != nullptr && std::none_of(a.mask + b * a.keys, a.mask + (b + 1) * a.keys, [](bool m) { return m; });
-}
+using Floats = std::vector<float>;
+
+// What one thread needs for one head after the other.
+struct Buffers {
+  explicit Buffers(const SmallAttention& a)
+      : queries(padded(a.queries)),
+        keys(padded(a.keys)),
+        q(static_cast<size_t>(queries * a.width)),
+        k(static_cast<size_t>(keys * a.width)),
+        v(k.size()),
+        out(q.size()),
+        room(static_cast<size_t>(2 * std::max(queries, keys) * kLanes)) {}
+
+  int64_t queries, keys;
+  Floats q, k, v, out, room;
+};
+
+float factor_of(const SmallAttention& a) { return 1.0F / std::sqrt(static_cast<float>(a.width)); }
 
 }  // namespace
 
@@ -234,58 +280,77 @@ bool small_attention_suits(int64_t width, int64_t keys) {
   return (width == 4 || width == 8 || width == 16 || width == 32) && keys > 0 && keys <= kMostKeys;
 }
 
+int64_t small_attention_statistics(const SmallAttention& a) { return 2 * a.batch * a.heads * padded(a.queries); }
+
 template <typename T>
 void small_attention(const SmallAttention& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
-                     HeadView<T> out, bool add) {
+                     HeadView<T> out, bool add, float* statistics) {
   at::parallel_for(0, a.batch * a.heads, 1, [&](int64_t begin, int64_t end) {
-    HeadReader reader(a);
-    std::vector<float> result(static_cast<size_t>(a.queries * a.width));
+    Buffers buffers(a);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = i / a.heads, h = i % a.heads;
-      if (sees_nothing(a, b)) {
-        std::fill(result.begin(), result.end(), 0.0F);
+      const VisibleRows<T> visible(a, b);
+      float* largest = statistics + 2 * i * buffers.queries;
+      if (visible.count() == 0) {
+        std::fill(buffers.out.begin(), buffers.out.end(), 0.0F);
       } else {
-        forward_head(reader.read(b, h, q, k, v), a.width, result.data());
+        read(rows_of(q, b, h), q.row, a.queries, a.width, factor_of(a), buffers.q.data(), buffers.queries, nullptr);
+        visible.read_rows(rows_of(k, b, h), k.row, a.width, nullptr, 0, buffers.k.data());
+        visible.read_rows(rows_of(v, b, h), v.row, a.width, nullptr, 0, buffers.v.data());
+        const Head head{buffers.queries,  buffers.keys,     visible.count(), buffers.q.data(),
+                        buffers.k.data(), buffers.v.data(), largest,         largest + buffers.queries};
+        forward_head(head, a.width, buffers.room.data(), buffers.out.data());
       }
-      write_rows(result.data(), a.queries, a.width, 1.0F, add, rows_of(out, b, h), out.row);
+      write(buffers.out.data(), buffers.queries, a.queries, a.width, 1.0F, add, rows_of(out, b, h), out.row);
     }
   });
 }
 
 template <typename T>
 void small_attention_backward(const SmallAttention& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
-                              HeadView<const T> dout, HeadView<T> dq, bool add_dq, HeadView<T> dk, HeadView<T> dv) {
+                              HeadView<const T> dout, const float* statistics, HeadView<T> dq, bool add_dq,
+                              HeadView<T> dk, HeadView<T> dv) {
   at::parallel_for(0, a.batch * a.heads, 1, [&](int64_t begin, int64_t end) {
-    HeadReader reader(a);
-    const int64_t padded = reader.padded();
-    std::vector<float> gradient(static_cast<size_t>(a.queries * a.width)), to_q(gradient.size()),
-        to_k(static_cast<size_t>(padded * a.width)), to_v(to_k.size()), slopes(static_cast<size_t>(padded));
+    Buffers buffers(a);
+    Floats q_rows(buffers.q.size()), k_by_channel(buffers.k.size()), v_by_channel(buffers.k.size()),
+        out_rows(buffers.q.size()), mean(static_cast<size_t>(buffers.queries)), to_q(buffers.q.size()),
+        to_k(buffers.k.size()), to_v(buffers.k.size()), stats(2 * mean.size());
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = i / a.heads, h = i % a.heads;
-      std::fill(to_q.begin(), to_q.end(), 0.0F);
-      std::fill(to_k.begin(), to_k.end(), 0.0F);
-      std::fill(to_v.begin(), to_v.end(), 0.0F);
-      if (!sees_nothing(a, b)) {
-        const Head head = reader.read(b, h, q, k, v);
-        read_rows(rows_of(dout, b, h), dout.row, a.queries, a.width, 1.0F, gradient.data());
-        backward_head(head, a.width, gradient.data(), slopes.data(), to_q.data(), to_k.data(), to_v.data());
+      const VisibleRows<T> visible(a, b);
+      if (visible.count() == 0) {
+        std::fill(to_q.begin(), to_q.end(), 0.0F);
+      } else {
+        read(rows_of(q, b, h), q.row, a.queries, a.width, factor_of(a), buffers.q.data(), buffers.queries,
+             q_rows.data());
+        read(rows_of(dout, b, h), dout.row, a.queries, a.width, 1.0F, buffers.out.data(), buffers.queries,
+             out_rows.data());
+        visible.read_rows(rows_of(k, b, h), k.row, a.width, k_by_channel.data(), buffers.keys, buffers.k.data());
+        visible.read_rows(rows_of(v, b, h), v.row, a.width, v_by_channel.data(), buffers.keys, buffers.v.data());
+        std::copy_n(statistics + 2 * i * buffers.queries, stats.size(), stats.begin());
+        const Head head{buffers.queries,  buffers.keys,     visible.count(), buffers.q.data(),
+                        buffers.k.data(), buffers.v.data(), stats.data(),    stats.data() + buffers.queries};
+        const HeadGradients gradients{q_rows.data(),   k_by_channel.data(), v_by_channel.data(),
+                                      out_rows.data(), buffers.out.data(),  mean.data(),
+                                      to_q.data(),     to_k.data(),         to_v.data()};
+        backward_head(head, gradients, a.queries, a.width, buffers.room.data());
       }
-      write_rows(to_q.data(), a.queries, a.width, reader.factor(), add_dq, rows_of(dq, b, h), dq.row);
-      write_by_channel(to_k.data(), a.keys, a.width, padded, rows_of(dk, b, h), dk.row);
-      write_by_channel(to_v.data(), a.keys, a.width, padded, rows_of(dv, b, h), dv.row);
+      write(to_q.data(), buffers.queries, a.queries, a.width, factor_of(a), add_dq, rows_of(dq, b, h), dq.row);
+      visible.write_rows(to_k.data(), buffers.keys, a.keys, a.width, rows_of(dk, b, h), dk.row);
+      visible.write_rows(to_v.data(), buffers.keys, a.keys, a.width, rows_of(dv, b, h), dv.row);
     }
   });
 }
 
 template void small_attention(const SmallAttention&, HeadView<const float>, HeadView<const float>,
-                              HeadView<const float>, HeadView<float>, bool);
+                              HeadView<const float>, HeadView<float>, bool, float*);
 template void small_attention(const SmallAttention&, HeadView<const uint16_t>, HeadView<const uint16_t>,
-                              HeadView<const uint16_t>, HeadView<uint16_t>, bool);
+                              HeadView<const uint16_t>, HeadView<uint16_t>, bool, float*);
 template void small_attention_backward(const SmallAttention&, HeadView<const float>, HeadView<const float>,
-                                       HeadView<const float>, HeadView<const float>, HeadView<float>, bool,
-                                       HeadView<float>, HeadView<float>);
+                                       HeadView<const float>, HeadView<const float>, const float*, HeadView<float>,
+                                       bool, HeadView<float>, HeadView<float>);
 template void small_attention_backward(const SmallAttention&, HeadView<const uint16_t>, HeadView<const uint16_t>,
-                                       HeadView<const uint16_t>, HeadView<const uint16_t>, HeadView<uint16_t>, bool,
-                                       HeadView<uint16_t>, HeadView<uint16_t>);
+                                       HeadView<const uint16_t>, HeadView<const uint16_t>, const float*,
+                                       HeadView<uint16_t>, bool, HeadView<uint16_t>, HeadView<uint16_t>);
 
 }  // namespace mdm::ops

@@ -114,6 +114,28 @@ INSTANTIATE_TEST_SUITE_P(Shapes, SmallHeadAttention,
                                            SmallHeads{1, 1, 1, 8, 1, false}, SmallHeads{2, 64, 8, 16, 33, false},
                                            SmallHeads{2, 70, 3, 32, 7, true}, SmallHeads{2, 31, 4, 8, 0, false}));
 
+// The kernel knows one row of text a picture; with others it would read beyond the text.
+TEST(Attention, TextOfAnotherBatchIsNotForTheKernel) {
+  at::Generator generator = at::detail::createCPUGenerator(4);
+  const int64_t heads = 2, width = 8, length = 5;
+  const at::Tensor qkv = at::randn({4, 6, 3 * heads * width}, generator, at::kFloat);
+  const auto text_of = [&](int64_t batch) {
+    return KeyValue{at::randn({batch, heads, length, width}, generator, at::kFloat),
+                    at::randn({batch, heads, length, width}, generator, at::kFloat)};
+  };
+  const KeyValue whole = text_of(4), one = text_of(1), two = text_of(2);
+  EXPECT_TRUE(attention_of_small_heads(qkv, heads, &whole, {}).has_value());
+  EXPECT_FALSE(attention_of_small_heads(qkv, heads, &one, {}).has_value());
+  EXPECT_FALSE(attention_of_small_heads(qkv, heads, &two, {}).has_value());
+  const KeyValue uneven{whole.key, two.value};
+  EXPECT_FALSE(attention_of_small_heads(qkv, heads, &uneven, {}).has_value());
+  EXPECT_FALSE(attention_of_small_heads(qkv, heads, &whole, at::ones({2, length}, at::kBool)).has_value());
+  // One text for all pictures is shared; two for four fit no picture.
+  const KeyValue shared{one.key.expand({4, heads, length, width}), one.value.expand({4, heads, length, width})};
+  EXPECT_TRUE(attention(qkv, heads, &one, {}).allclose(attention(qkv, heads, &shared, {}), 1e-5, 1e-6));
+  EXPECT_ANY_THROW(attention(qkv, heads, &two, {}));
+}
+
 TEST(Attention, ARowThatMayLookNowhereGetsZero) {
   at::Generator generator = at::detail::createCPUGenerator(2);
   const at::Tensor q = at::randn({2, 1, 5, 8}, generator, at::kFloat),
