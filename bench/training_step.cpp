@@ -102,8 +102,17 @@ int run(const ParsedCommandLine& command_line) {
   }
 
   std::vector<double> losses;
-  const auto step = [&] { losses.push_back(trainer.step().loss); };
+  StepReport sum;
+  const auto step = [&] {
+    const StepReport done = trainer.step();
+    losses.push_back(done.loss);
+    sum.forward_seconds += done.forward_seconds;
+    sum.backward_seconds += done.backward_seconds;
+    sum.update_seconds += done.update_seconds;
+  };
   for (int64_t i = 0; i < warm_up; ++i) step();
+  const size_t first = losses.size();
+  sum = {};
   const Timings timings = timed_steps(step, steps, command_line.has("turns"));
   const double step_peak = peak_rss_mib();
 
@@ -117,6 +126,10 @@ int run(const ParsedCommandLine& command_line) {
   report["gradient_checkpointing"] = config.trainer.gradient_checkpointing;
   report["load_seconds"] = load_seconds;
   add_timings(report, timings);
+  const auto mean = [&](double seconds) { return seconds / static_cast<double>(losses.size() - first); };
+  report["mean_seconds"] = {{"forward", mean(sum.forward_seconds)},
+                            {"backward", mean(sum.backward_seconds)},
+                            {"update", mean(sum.update_seconds)}};
   report["load_peak_rss_mib"] = load_peak;
   report["step_peak_rss_mib"] = fresh_peak ? Json(step_peak) : Json(nullptr);
   report["losses"] = losses;

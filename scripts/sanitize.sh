@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The tests of everything that reads user files, under AddressSanitizer and UBSan.
+# The tests of everything that reads what others wrote, and of our own kernels, under AddressSanitizer and UBSan.
 # MDM_MUTANTS: damaged copies that each parser is fed (2,000 unless set).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-tests=(core_test config_test checkpoint_test text_test media_test data_test)
+tests=(core_test config_test checkpoint_test ops_test text_test media_test net_test data_test)
 scripts/build.sh asan "${tests[@]}"
 
 export MDM_MUTANTS="${MDM_MUTANTS:-2000}" OMP_WAIT_POLICY=passive

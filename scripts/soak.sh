@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What takes too long for every change: 20,000 damaged files per parser under the sanitizers, 200 kills of a training.
+# What takes too long for every change: 20,000 damaged files per parser under the sanitizers, 200 kills of trainings,
+# and a training of 2,000 steps with random stops.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -8,4 +9,4 @@ MDM_MUTANTS="${MDM_MUTANTS:-20000}" MDM_SANITIZE_SECONDS="${MDM_SANITIZE_SECONDS
 
 # Training that is killed again and again ends in the same bits.
 scripts/build.sh cpu interruption_test
-MDM_KILLS="${MDM_KILLS:-200}" OMP_WAIT_POLICY=passive build/cpu/bin/interruption_test --gtest_brief=1
+MDM_KILLS="${MDM_KILLS:-200}" MDM_SOAK_STEPS="${MDM_SOAK_STEPS:-2000}" OMP_WAIT_POLICY=passive build/cpu/bin/interruption_test --gtest_brief=1

@@ -24,7 +24,7 @@ struct WebParts {
 };
 
 bool is_image_ending(std::string_view ending) {
-  for (const char* known : {"jpg", "jpeg", "png", "webp", "bmp"}) {
+  for (const char* known : {"jpg", "jpeg", "png", "webp", "bmp", "tga", "ppm", "pgm", "pnm"}) {
     if (ending == known) return true;
   }
   return false;

@@ -127,6 +127,7 @@ TrainingInputs Trainer::Impl::noisy_inputs(const Batch& batch) {
 // Forward and backward of one micro-step. Gradients add up in the arena, undivided: a loss is a pair of sum
 // and weight, and what divides is the weight of the whole step.
 void Trainer::Impl::accumulate(const Batch& batch, Sums& sums, StepReport& report) {
+  const double start = now_seconds();
   const TrainingInputs inputs = noisy_inputs(batch);
   std::optional<TextEmbedding> text;
   if (parts.text != nullptr) text = parts.text->embed(batch);
@@ -139,8 +140,12 @@ void Trainer::Impl::accumulate(const Batch& batch, Sums& sums, StepReport& repor
   context.dropout = &dropout;
   const Conditioning conditioning = parts.model->condition(text ? &*text : nullptr, batch.micros, batch.size());
   const LossValue value = loss(inputs, parts.model->forward(inputs.x_t, inputs.times, conditioning, context));
+  const double forward_done = now_seconds();
+  report.forward_seconds += forward_done - start;
   // A slice of a mixed batch may have no row of any level that counts.
   if (value.sum.requires_grad()) (value.sum * config.trainer.loss_factor).backward();
+
+  report.backward_seconds += now_seconds() - forward_done;
 
   const c10::NoGradGuard no_grad;
   sums.values.add_(at::stack({value.sum.detach(), value.weight, (batch.weights > 0).sum().to(parts.device),
@@ -197,7 +202,9 @@ StepReport Trainer::Impl::step() {
   report.loss = total[0] / total[1];
   report.images = static_cast<int64_t>(total[2]);
   report.stop = total[3] > 0;
+  const double summed = now_seconds();
   update(report, total[1]);
+  report.update_seconds = now_seconds() - summed;
   state.samples += static_cast<uint64_t>(report.images);
   report.step = ++state.step;
   report.seconds = now_seconds() - start;

@@ -49,10 +49,18 @@ std::optional<std::filesystem::path> reference_dir() {
 }
 
 std::filesystem::path temporary_file(const std::string& name, const std::string& text) {
-  const auto folder = std::filesystem::path(::testing::TempDir()) / ("mdm_config_" + std::to_string(::getpid()));
-  std::filesystem::create_directories(folder);
-  std::ofstream(folder / name, std::ios::binary) << text;
-  return folder / name;
+  // Of this process, and gone with it.
+  static const struct Folder {
+    std::filesystem::path path =
+        std::filesystem::path(::testing::TempDir()) / ("mdm_config_" + std::to_string(::getpid()));
+    Folder() { std::filesystem::create_directories(path); }
+    ~Folder() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  } folder;
+  std::ofstream(folder.path / name, std::ios::binary) << text;
+  return folder.path / name;
 }
 
 }  // namespace mdm::testing

@@ -1,9 +1,6 @@
 // A training that is killed and stopped at any moment ends in the same bits as one that isn't: a toy trainer, and
 // train_parallel itself. MDM_KILLS sets the number of kills of all cases together (15; scripts/soak.sh asks for 200).
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
@@ -17,6 +14,7 @@
 
 #include "mdm/checkpoint/tensor_file.h"
 #include "mdm/core/files.h"
+#include "training/child.h"
 #include "training/sha256.h"
 #include "training/small_job.h"
 #include "training/support.h"
@@ -29,67 +27,6 @@ using std::chrono::duration;
 using std::chrono::steady_clock;
 
 constexpr int kSteps = 24, kSaveFreq = 3;
-
-// A child process whose output goes to a file.
-class Child {
- public:
-  Child(const std::vector<std::string>& arguments, fs::path output, int threads = 1) : output_(std::move(output)) {
-    std::vector<char*> pointers;
-    for (const std::string& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
-    pointers.push_back(nullptr);
-    const std::string thread_count = std::to_string(threads);
-    fs::remove(output_);  // what an earlier child has written must not be taken for this one's
-    child_ = ::fork();
-    if (child_ != 0) return;
-    const int file = ::open(output_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    ::dup2(file, 1);
-    ::dup2(file, 2);
-    ::setenv("OMP_NUM_THREADS", thread_count.c_str(), 1);
-    ::setenv("OMP_WAIT_POLICY", "passive", 1);
-    ::execv(pointers[0], pointers.data());
-    ::_exit(127);
-  }
-  ~Child() {
-    if (child_ > 0) {
-      ::kill(child_, SIGKILL);
-      wait();
-    }
-  }
-  void send(int signal) const { ::kill(child_, signal); }
-  /// Exit status, or 128 + signal.
-  int wait() {
-    int status = 0;
-    ::waitpid(child_, &status, 0);
-    child_ = -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  }
-  bool running() {
-    int status = 0;
-    if (child_ <= 0 || ::waitpid(child_, &status, WNOHANG) != child_) return child_ > 0;
-    child_ = -1;
-    status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return false;
-  }
-  int status() const { return status_; }
-  std::string output() const {
-    std::ostringstream text;
-    text << std::ifstream(output_).rdbuf();
-    return text.str();
-  }
-  /// Waits until the output holds `text`; false when the process ended without.
-  bool wait_for(const std::string& text) {
-    while (output().find(text) == std::string::npos) {
-      if (!running()) return output().find(text) != std::string::npos;
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    return true;
-  }
-
- private:
-  fs::path output_;
-  pid_t child_ = -1;
-  int status_ = -1;
-};
 
 std::string digest_in(const std::string& output) {
   const size_t at = output.find("digest ");
@@ -188,28 +125,6 @@ class Killed : public ::testing::TestWithParam<Victim> {
   const TemporaryFolder folder_;
 };
 
-fs::path checkpoint_of(const fs::path& run, int64_t step) {
-  char name[40];
-  std::snprintf(name, sizeof name, "ckpt_%07lld", static_cast<long long>(step));
-  return run / name;
-}
-
-// All that counts at the end of a run: weights, averages and moments by their digests, and the counters.
-std::map<std::string, std::string> outcome_of(const fs::path& run, int64_t steps = kSteps) {
-  std::map<std::string, std::string> out;
-  const fs::path checkpoint = checkpoint_of(run, steps);
-  for (const char* file : {"weights.safetensors", "ema.safetensors", "moments.safetensors"}) {
-    const std::string bytes = read_text_file(checkpoint / file);
-    Sha256 hash;
-    hash.add(bytes.data(), bytes.size());
-    out[file] = hash.finish();
-  }
-  const auto state = nlohmann::json::parse(read_text_file(checkpoint / "state.json"));
-  out["training"] = state.at("training").dump();
-  out["data"] = state.at("data").dump();
-  return out;
-}
-
 // The files for sampling hold what the checkpoint holds.
 void expect_model_files(const fs::path& run) {
   for (const auto& [name, source] : {std::pair("vis_model_000024.pth", "ema.safetensors"),
@@ -259,7 +174,7 @@ TEST_P(Killed, AtRandomMomentsEndsInTheSameBits) {
     ASSERT_EQ(child.wait(), 0) << child.output();
   }
   const double whole = duration<double>(steady_clock::now() - start_time).count();
-  const auto wanted = outcome_of(whole_run);
+  const auto wanted = outcome_of(whole_run, kSteps);
   expect_model_files(whole_run);
   const auto losses = victim.real ? losses_of(whole_run) : std::map<int64_t, double>();
   ASSERT_EQ(losses.size(), victim.real ? static_cast<size_t>(kSteps) : 0U);
@@ -284,7 +199,7 @@ TEST_P(Killed, AtRandomMomentsEndsInTheSameBits) {
       ASSERT_EQ(code, 128 + SIGKILL) << child.output();
       ++done;
     }
-    EXPECT_EQ(outcome_of(run), wanted) << "after " << done << " kills";
+    EXPECT_EQ(outcome_of(run, kSteps), wanted) << "after " << done << " kills";
     expect_model_files(run);
     if (victim.real) expect_metrics(run, losses);
     fs::remove_all(run);

@@ -200,4 +200,10 @@ TemporaryFolder::~TemporaryFolder() {
   std::filesystem::remove_all(path_, code);
 }
 
+std::vector<at::Tensor> copies(const std::vector<NamedTensor>& named) {
+  std::vector<at::Tensor> out;
+  for (const NamedTensor& item : named) out.push_back(item.tensor.clone());
+  return out;
+}
+
 }  // namespace mdm::training_test

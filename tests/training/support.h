@@ -84,4 +84,7 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+/// Their values, which later steps don't change.
+std::vector<at::Tensor> copies(const std::vector<NamedTensor>& named);
+
 }  // namespace mdm::training_test

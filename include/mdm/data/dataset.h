@@ -37,8 +37,8 @@ struct DatasetOptions {
 /// - an index TSV (column `filename`): the shards that it names, in its order;
 /// - a shard TSV (columns `tar`, `file`, `caption`, and others): see tsv.h;
 /// - a webdataset archive (`NAME.tar`), a folder of these (`*.tar`, by name), or an index TSV that names such
-///   archives: members `KEY.jpg|jpeg|png|webp|bmp` with `KEY.txt`, or `KEY.json` with the text "caption". KEY ends
-///   at the first dot of the last part of the name.
+///   archives: members `KEY.jpg|jpeg|png|webp|bmp|tga|ppm|pgm|pnm` with `KEY.txt`, or `KEY.json` with the text
+///   "caption". KEY ends at the first dot of the last part of the name.
 /// Names in lists are relative to the working directory, as in the reference, or to the list's own folder where
 /// only that has them (to the list's URL when it has one).
 ///

@@ -23,15 +23,18 @@ namespace mdm {
 
 /// What one training step did.
 struct StepReport {
-  uint64_t step = 0;                      ///< steps done, this one included
-  double loss = 0;                        ///< mean over the step's samples, of all processes; without loss_factor
-  double lr = 0;                          ///< that the update had
-  double gradient_norm = 0;               ///< L2, of the mean's gradient, before clipping
-  bool updated = false;                   ///< false: loss or gradient were not finite, or there was no sample
-  bool stop = false;                      ///< a process was asked to stop
-  int64_t images = 0;                     ///< of all processes, holes not counted
-  double seconds = 0;                     ///< of the step
-  double data_seconds = 0;                ///< ... of these, waiting for data
+  uint64_t step = 0;         ///< steps done, this one included
+  double loss = 0;           ///< mean over the step's samples, of all processes; without loss_factor
+  double lr = 0;             ///< that the update had
+  double gradient_norm = 0;  ///< L2, of the mean's gradient, before clipping
+  bool updated = false;      ///< false: loss or gradient were not finite, or there was no sample
+  bool stop = false;         ///< a process was asked to stop
+  int64_t images = 0;        ///< of all processes, holes not counted
+  double seconds = 0;        ///< of the step
+  double data_seconds = 0;   ///< ... of these, waiting for data
+  /// ... of these, of the calling thread: text, noise and model; gradients; gradient norm, optimizer and average. On a
+  /// GPU, which works on by itself, they say little.
+  double forward_seconds = 0, backward_seconds = 0, update_seconds = 0;
   std::vector<at::Tensor> times, losses;  ///< per micro-step: (B) int64, and (B) float loss per sample, without weights
 };
 

@@ -1,0 +1,37 @@
+// The weights that ship with the project draw what they are asked for, at their own settings, by the judge. What they
+// can and what they can't: configs/README.md.
+#include "apps/workshop.h"
+
+namespace mdm::apps_test {
+namespace {
+
+class ShippedWeights : public ::testing::Test {
+ protected:
+  // The judge's report on `count` pictures of one or two objects that training has seen.
+  nlohmann::json judged(int objects, int count) {
+    const std::string name = std::to_string(objects), prompts = folder_.file(name + ".txt"), drawn = folder_.file(name);
+    expect_success(run(MDM_DEMO_DATASET, {"prompts", "--two-objects", objects == 2 ? "1" : "0", "--count",
+                                          std::to_string(count), "--output", prompts}));
+    RunOptions options;
+    options.seconds = 400;
+    expect_success(sample({"--checkpoint", (project() / "configs/demo/shapes_32.pth").string(), "--prompts-file",
+                           prompts, "--sample-dir", drawn, "--seed", "1", "--gallery", "no"},
+                          options));
+    const Outcome outcome = run(MDM_DEMO_DATASET, {"judge", "--images", drawn});
+    expect_success(outcome);
+    auto report = nlohmann::json::parse(outcome.out);
+    EXPECT_EQ(report.at("pictures"), count);
+    return report;
+  }
+  Folder folder_;
+};
+
+TEST_F(ShippedWeights, DrawWhatTheyAreAskedFor) {
+  EXPECT_GE(judged(1, 12).at("right"), 10);  // 12 when they were made
+  const auto two = judged(2, 12);            // 0.92 and 0.83 when they were made
+  EXPECT_GE(two.at("colors_rate"), 0.7);
+  EXPECT_GE(two.at("shapes_rate"), 0.6);
+}
+
+}  // namespace
+}  // namespace mdm::apps_test
