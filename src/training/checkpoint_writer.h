@@ -23,7 +23,7 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  // Whether a save of this step would have anything to write.
+  // Whether a save of this step would have nothing to write. Not while a save is on its way in the background.
   bool has_all_of(uint64_t step) const;
 
   // Writes what is not there yet of this step. In the background: `content` holds copies, and what goes wrong is told

@@ -1,7 +1,6 @@
 #include "mdm/training/run_directory.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -192,9 +191,8 @@ void RunDirectory::take_lock() {
   const fs::path path = folder_ / "lock";
   lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (lock_ < 0) fail(shown(path), ": ", std::strerror(errno));
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    const int code = errno;
-    if (code == ENOSYS || code == ENOTSUP || code == ENOLCK) {
+  if (const int code = lock_file(lock_); code != 0) {
+    if (code == ENOTSUP) {
       log_warning(shown(folder_), ": this file system has no locks; make sure that only one training writes here");
       return;
     }

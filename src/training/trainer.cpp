@@ -214,6 +214,7 @@ StepReport Trainer::Impl::step() {
 // Writes a checkpoint: at once where the weights lie in host memory (a second copy of them would be too much), in the
 // background from a copy where they don't.
 void Trainer::Impl::save() {
+  writer.wait_and_report();  // only then may it be asked what there is
   if (writer.has_all_of(state.step)) return;
   const bool background = !parts.device.is_cpu();
   writer.save(checkpoint_content(lasting(config), state, arena, *parts.data, group().size(), background), state,
