@@ -159,7 +159,7 @@ WrittenDataset write_shape_dataset(const ShapeDataset& settings, const CountProg
     ShardWriter shards(settings.folder / index, concat("shapes", settings.side, "-", part), {"objects"},
                        settings.shard_size);
     for (uint64_t i = 0; i < count; ++i) {
-      const Scene scene = make_scene(settings.seed, first + i, SceneSplit::kSeen, settings.two_objects);
+      const Scene scene = make_scene(settings.seed, first + i, SceneSplit::kSeen, settings.shares);
       const std::string caption = caption_of(scene.text);
       captions.insert(caption);
       shards.add(render_scene(scene, settings.side), caption, {concat(scene.text.objects.size())});

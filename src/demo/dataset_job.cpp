@@ -84,6 +84,13 @@ class WritingProgress {
   std::unique_ptr<Progress> progress_;
 };
 
+SceneShares scene_shares(const ParsedCommandLine& command_line) {
+  SceneShares shares;
+  shares.two_objects = share(command_line, "two-objects", shares.two_objects);
+  shares.left_or_upper_first = share(command_line, "left-or-upper-first", shares.left_or_upper_first);
+  return shares;
+}
+
 int write_shapes(const ParsedCommandLine& command_line) {
   ShapeDataset settings;
   settings.folder = required(command_line, "output-dir");
@@ -92,7 +99,7 @@ int write_shapes(const ParsedCommandLine& command_line) {
       static_cast<uint64_t>(whole_number(command_line, "validation-count", 512, 0, kMostSamples));
   settings.side = static_cast<int>(whole_number(command_line, "side", 32, 16, 1024));
   settings.seed = static_cast<uint64_t>(whole_number(command_line, "seed", 1, 0, kMostSeed));
-  settings.two_objects = share(command_line, "two-objects", 0.7);
+  settings.shares = scene_shares(command_line);
   settings.shard_size = static_cast<size_t>(whole_number(command_line, "shard-size", 1000, 1, 1000000));
   WritingProgress progress;
   report(write_shape_dataset(settings, progress.callback()));
@@ -140,9 +147,9 @@ std::vector<std::string> emoji_prompts(const ParsedCommandLine& command_line, ui
 
 std::vector<std::string> shape_prompts(const ParsedCommandLine& command_line, uint64_t seed, size_t count) {
   const SceneSplit split = parse_split(command_line.option("split", split_name(SceneSplit::kSeen)));
-  const double two_objects = share(command_line, "two-objects", 0.7);
+  const SceneShares shares = scene_shares(command_line);
   std::vector<std::string> captions;
-  for (size_t i = 0; i < count; ++i) captions.push_back(caption_of(make_scene(seed, i, split, two_objects).text));
+  for (size_t i = 0; i < count; ++i) captions.push_back(caption_of(make_scene(seed, i, split, shares).text));
   return captions;
 }
 
@@ -206,6 +213,8 @@ AppInfo demo_dataset_app_info() {
       {"side", "N", "side of the pictures in pixels (default: shapes 32, emoji 64)"},
       {"seed", "SEED", "of the scenes (default: shapes 1, prompts 1000)"},
       {"two-objects", "SHARE", "shapes, prompts: share of scenes with two objects, 0 to 1 (default 0.7)"},
+      {"left-or-upper-first", "SHARE",
+       "shapes, prompts: share of captions of two objects that begin with the left or upper one, 0 to 1 (default 0.5)"},
       {"shard-size", "N", "samples in a tar (default 1000)"},
       {"split", "NAME", "prompts: seen, held-out-pairs or held-out-combinations (default seen)"},
       {"output", "FILE", "prompts: where the lines go (default: stdout); vocabulary: the file to write"},

@@ -200,17 +200,26 @@ class SceneNumbers {
   uint64_t next_ = 0;
 };
 
+Relation draw_relation(SceneNumbers& numbers, double left_or_upper_first) {
+  const Relation even = kRelations[numbers.below(static_cast<int>(std::size(kRelations)))];
+  if (left_or_upper_first == 0.5) return even;
+  const bool usual = numbers.uniform() < left_or_upper_first;
+  const bool across = even == Relation::kLeftOf || even == Relation::kRightOf;
+  if (across) return usual ? Relation::kLeftOf : Relation::kRightOf;
+  return usual ? Relation::kAbove : Relation::kBelow;
+}
+
 }  // namespace
 
-Scene make_scene(uint64_t seed, uint64_t index, SceneSplit split, double two_objects) {
+Scene make_scene(uint64_t seed, uint64_t index, SceneSplit split, const SceneShares& shares) {
   SceneNumbers numbers(seed, index);
-  const bool two = numbers.uniform() < two_objects || split == SceneSplit::kHeldOutCombinations;
+  const bool two = numbers.uniform() < shares.two_objects || split == SceneSplit::kHeldOutCombinations;
   SceneText text;
   do {
     text.objects = {ObjectKind::from_number(numbers.below(kObjectKinds))};
     if (two) {
       text.objects.push_back(ObjectKind::from_number(numbers.below(kObjectKinds)));
-      text.relation = kRelations[numbers.below(static_cast<int>(std::size(kRelations)))];
+      text.relation = draw_relation(numbers, shares.left_or_upper_first);
     }
   } while ((two && text.objects[0] == text.objects[1]) || split_of(text) != split);
   return place_scene(text, seed, index);

@@ -114,6 +114,25 @@ TEST(Splits, ShowEveryColorEveryShapeAndEverySeenKindOften) {
   for (const auto& [kind, count] : partners) EXPECT_GE(count, 30) << kind;
 }
 
+TEST(Scenes, RelationsComeAsOftenAsTheirShareSays) {
+  constexpr uint64_t kMany = 4000;
+  for (const double share : {0.0, 0.5, 0.8, 1.0}) {
+    std::array<size_t, 5> counts = {};
+    for (uint64_t i = 0; i < kMany; ++i) {
+      const Scene scene = make_scene(4, i, SceneSplit::kSeen, {1.0, share});
+      ++counts[static_cast<size_t>(scene.text.relation)];
+      ASSERT_EQ(scene.text.objects.size(), 2u);
+    }
+    const auto rate = [&](Relation relation) {
+      return static_cast<double>(counts[static_cast<size_t>(relation)]) / kMany;
+    };
+    EXPECT_NEAR(rate(Relation::kLeftOf), share / 2, 0.03) << share;
+    EXPECT_NEAR(rate(Relation::kAbove), share / 2, 0.03) << share;
+    EXPECT_NEAR(rate(Relation::kRightOf), (1 - share) / 2, 0.03) << share;
+    EXPECT_NEAR(rate(Relation::kBelow), (1 - share) / 2, 0.03) << share;
+  }
+}
+
 TEST(Scenes, OfASplitBelongToIt) {
   std::set<int> seen;
   size_t two = 0;
@@ -128,7 +147,7 @@ TEST(Scenes, OfASplitBelongToIt) {
   EXPECT_NEAR(static_cast<double>(two) / kMany, 0.7, 0.03);
   for (uint64_t i = 0; i < 200; ++i) {
     ASSERT_EQ(split_of(make_scene(1, i, SceneSplit::kHeldOutPairs).text), SceneSplit::kHeldOutPairs);
-    const Scene combination = make_scene(1, i, SceneSplit::kHeldOutCombinations, 0);
+    const Scene combination = make_scene(1, i, SceneSplit::kHeldOutCombinations, {0});
     ASSERT_EQ(split_of(combination.text), SceneSplit::kHeldOutCombinations);
     ASSERT_EQ(combination.text.objects.size(), 2u);
   }

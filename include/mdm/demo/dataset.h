@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "mdm/demo/shapes.h"
 #include "mdm/media/image.h"
 
 namespace mdm {
@@ -59,7 +60,7 @@ struct ShapeDataset {
   uint64_t validation_count = 512;  ///< scenes of the same split that are not in the training set
   int side = 32;
   uint64_t seed = 1;
-  double two_objects = 0.7;  ///< share of scenes with two objects
+  SceneShares shares;
   size_t shard_size = 1000;
 };
 
