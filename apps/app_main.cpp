@@ -1,8 +1,11 @@
 #include "app_main.h"
 
 #include <c10/util/Exception.h>
+#include <unistd.h>
 
 #include <csignal>
+#include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -38,5 +41,12 @@ int app_main(int argc, char** argv, const AppInfo& info, const std::function<int
   };
   return run_app(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc), info, run_plainly);
 }
+
+void end_stuck_process(const std::string& why) {
+  std::fprintf(stderr, "error: this process is ended: %s\n", why.c_str());
+  ::_exit(1);
+}
+
+void quiet_c10d() { ::setenv("TORCH_CPP_LOG_LEVEL", "ERROR", /*replace=*/0); }
 
 }  // namespace mdm

@@ -25,8 +25,9 @@ extern "C" void on_interrupt(int signal) {
 int main(int argc, char** argv) {
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
+  mdm::quiet_c10d();
   return mdm::app_main(argc, argv, mdm::sample_app_info(), [](const mdm::ParsedCommandLine& command_line) {
-    const int code = mdm::run_sample(command_line, cancelled);
+    const int code = mdm::run_sample(command_line, cancelled, mdm::end_stuck_process);
     return cancelled && code != 0 ? kSignalBase + cancelled_by : code;  // 130 for Ctrl-C
   });
 }

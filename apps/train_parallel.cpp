@@ -24,6 +24,8 @@ int main(int argc, char** argv) {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) std::signal(signal, on_signal);
   if (std::signal(SIGHUP, on_signal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // under nohup the terminal may go
   std::signal(SIGPIPE, SIG_IGN);                                                // who reads the log may go too
-  return mdm::app_main(argc, argv, mdm::train_app_info(),
-                       [](const mdm::ParsedCommandLine& command_line) { return mdm::run_train(command_line, stop); });
+  mdm::quiet_c10d();
+  return mdm::app_main(argc, argv, mdm::train_app_info(), [](const mdm::ParsedCommandLine& command_line) {
+    return mdm::run_train(command_line, stop, mdm::end_stuck_process);
+  });
 }

@@ -23,6 +23,16 @@ pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 if(MDM_WITH_CURL)
   find_package(CURL REQUIRED)  # 7.85 or later
 endif()
+# Collectives of several processes: c10d's Gloo on CPUs (LibTorch has the code, but not these headers of its own), and
+# NCCL in a build with CUDA.
+option(MDM_WITH_GLOO "Several processes on CPUs (needs Gloo's headers)" ON)
+if(MDM_WITH_GLOO)
+  find_path(MDM_GLOO_INCLUDE_DIR gloo/algorithm.h)
+endif()
+option(MDM_WITH_NCCL "Several processes on GPUs (in a build with CUDA)" ON)
+if(MDM_TORCH_HAS_CUDA AND MDM_WITH_NCCL)
+  find_path(MDM_NCCL_INCLUDE_DIR nccl.h HINTS "${MDM_TORCH_PREFIX}/../nvidia/nccl/include" ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
+endif()
 find_path(STB_INCLUDE_DIR stb/stb_image.h REQUIRED)
 # Only the demo data's emoji need these two; without them that part says what to install.
 option(MDM_WITH_FREETYPE "Read emoji fonts with FreeType and HarfBuzz (demo data only)" ON)

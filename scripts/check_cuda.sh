@@ -36,3 +36,17 @@ if [[ ${#failed[@]} -gt 0 ]]; then
   exit 1
 fi
 echo "cuda: ${#sources[@]} sources compile for sm_80, sm_90 and sm_100"
+
+# The one C++ source that needs NCCL's headers, and LibTorch's of CUDA.
+torch="${MDM_TORCH_ROOT:-.torch/torch}"
+toolkit="$(dirname "$(dirname "$(readlink -f "$nvcc")")")"
+if [[ ! -e "$toolkit/include/nccl.h" && ! -e /usr/include/nccl.h && ! -e /usr/local/include/nccl.h ]]; then
+  echo "cuda: SKIPPED nccl_backend.cpp: nccl.h was not found"
+elif [[ ! -d "$torch/include" ]]; then
+  echo "cuda: SKIPPED nccl_backend.cpp: no LibTorch in $torch"
+else
+  "${launcher[@]}" g++ -std=c++17 -O0 -fPIC -DMDM_HAS_NCCL=1 -DUSE_C10D_NCCL=1 -DUSE_DISTRIBUTED -Iinclude -Isrc \
+    -isystem "$torch/include" -isystem "$torch/include/torch/csrc/api/include" -isystem "$toolkit/include" \
+    -isystem /usr/local/include -c src/distributed/nccl_backend.cpp -o build/cuda-check/nccl_backend.o
+  echo "cuda: compiled src/distributed/nccl_backend.cpp"
+fi

@@ -34,6 +34,7 @@ THIRD_PARTY = {
     "HarfBuzz": (r"hb\.h|hb-", {"demo"}),
     "zlib": (r"zlib\.h", None),
     "nlohmann-json": (r"nlohmann/", None),
+    "c10d": (r"distributed/c10d/|gloo/", {"distributed"}),
     "NCCL": (r"nccl", {"distributed"}),
     "CUDA": (r"cuda", None),
 }

@@ -61,8 +61,8 @@ class Normalizer {
   bool used(const std::string& key) const { return std::find(used_.begin(), used_.end(), key) != used_.end(); }
 
   void take_flat(const Group& group) {
-    const bool skip =
-        kind_ == LayerKind::kCheckpoint && (group.section == Section::kSample || group.section == Section::kRuntime);
+    const bool skip = kind_ == LayerKind::kCheckpoint &&
+                      contains(Section::kSample | Section::kRuntime | Section::kDistributed, group.section);
     for (const Field& field : group.fields) {
       std::vector<std::string> names(field.aliases.rbegin(), field.aliases.rend());
       names.push_back(field.name);
@@ -386,6 +386,7 @@ void keep_settings_of_checkpoint(settings::Value& tree, ConfigUse use) {
   keep(tree, "trainer", [&](auto name) {
     return training && !one_of(name, {"resume_from_ema", "allow_config_change"});
   });
+  keep(tree, "distributed", [](auto) { return false; });
   keep(tree, "runtime", [&](auto name) { return training && one_of(name, {"precision", "threads"}); });
   keep(tree, "sample", [&](auto name) {
     return training || one_of(name, {"num_inference_steps", "guidance_scale", "guidance_rescale", "guidance_start",

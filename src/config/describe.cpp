@@ -33,6 +33,8 @@ constexpr Choice<TextKind> kTextKinds[] = {{"t5", TextKind::kT5},
 constexpr Choice<TokenizerKind> kTokenizers[] = {{"mdm", TokenizerKind::kMdm}, {"t5", TokenizerKind::kT5}};
 constexpr Choice<TextPrecision> kTextPrecisions[] = {{"fp32", TextPrecision::kFp32}, {"bf16", TextPrecision::kBf16}};
 constexpr Choice<Precision> kPrecisions[] = {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}};
+constexpr Choice<CollectiveBackend> kBackends[] = {
+    {"auto", CollectiveBackend::kAuto}, {"gloo", CollectiveBackend::kGloo}, {"nccl", CollectiveBackend::kNccl}};
 constexpr Choice<SamplerKind> kSamplers[] = {{"ddpm", SamplerKind::kDdpm}, {"ddim", SamplerKind::kDdim}};
 constexpr Choice<TimestepSpacing> kSpacings[] = {{"reference", TimestepSpacing::kReference},
                                                  {"matryoshka", TimestepSpacing::kReference},
@@ -261,6 +263,14 @@ std::vector<Field> trainer_fields(TrainerConfig& c) {
           .unset_by_none()
           .input_file(),
       Field("batch_size", &c.batch_size, "samples per process and batch").range(1, 1e6),
+      Field("global_batch_size", &c.global_batch_size,
+            "samples per step, of all processes and accumulated batches; 0: what batch_size makes of it")
+          .range(0, 1e9),
+      Field("bucket_mb", &c.bucket_mb, "several processes: megabytes of gradients that are summed at a time")
+          .above(0)
+          .range(0, 1e6),
+      Field("reduce_precision", choice(c.reduce_precision, kPrecisions),
+            "several processes: arithmetic of the sums of gradients"),
       Field("num_training_steps", &c.num_training_steps, "steps until training ends").range(1, kMany),
       Field("num_epochs", &c.num_epochs, "passes over the data until training ends").range(1, 1e9),
       Field("adam_beta1", &c.adam_beta1, "decay of the gradient's average").range(0, 1).below(1),
@@ -354,6 +364,21 @@ std::vector<Field> runtime_fields(RuntimeConfig& c) {
   };
 }
 
+std::vector<Field> distributed_fields(DistributedConfig& c) {
+  return {
+      Field("rank", &c.rank, "number of this process; -1: as the launcher says").range(-1, 1 << 24),
+      Field("world_size", &c.world_size, "how many processes there are; -1: as the launcher says").range(-1, 1 << 24),
+      Field("master_addr", &c.master_addr, "host of rank 0; empty: as the launcher says").unset_by_none(),
+      Field("master_port", &c.master_port, "port where rank 0 listens; -1: as the launcher says").range(-1, 65535),
+      Field("rendezvous_file", &c.rendezvous_file, "a new file that all processes see, instead of host and port")
+          .unset_by_none(),
+      Field("backend", choice(c.backend, kBackends), "what collectives run on; auto: nccl on GPUs, gloo on CPUs"),
+      Field("connect_timeout", &c.connect_timeout, "seconds until rank 0 must answer").above(0),
+      Field("init_timeout", &c.init_timeout, "seconds until all processes must be there").above(0),
+      Field("collective_timeout", &c.collective_timeout, "seconds until a collective must be done").above(0),
+  };
+}
+
 }  // namespace
 
 const std::vector<std::string>& model_kinds() {
@@ -393,6 +418,8 @@ std::vector<Group> describe(Config& config) {
   groups.push_back({"trainer", "Training", Section::kTrainer, true, trainer_fields(config.trainer)});
   groups.push_back({"sample", "Sampling", Section::kSample, true, sample_fields(config.sample)});
   groups.push_back({"runtime", "Machine", Section::kRuntime, true, runtime_fields(config.runtime)});
+  groups.push_back(
+      {"distributed", "Several processes", Section::kDistributed, true, distributed_fields(config.distributed)});
   return groups;
 }
 
@@ -403,6 +430,7 @@ namespace mdm {
 std::string choice_name(SamplerKind kind) { return settings::name_in(settings::kSamplers, kind); }
 std::string choice_name(TimestepSpacing spacing) { return settings::name_in(settings::kSpacings, spacing); }
 std::string choice_name(ThresholdType type) { return settings::name_in(settings::kThresholds, type); }
+std::string choice_name(CollectiveBackend backend) { return settings::name_in(settings::kBackends, backend); }
 std::string choice_name(Precision precision) { return settings::name_in(settings::kPrecisions, precision); }
 
 }  // namespace mdm

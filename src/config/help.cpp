@@ -47,7 +47,8 @@ std::string field_entry(const settings::Field& field, const std::string& prefix)
 // What users set most comes first.
 std::vector<settings::Group> in_help_order(std::vector<settings::Group> groups) {
   const auto rank = [](const settings::Group& group) {
-    constexpr Section kOrder[] = {Section::kSample, Section::kTrainer, Section::kText, Section::kRuntime};
+    constexpr Section kOrder[] = {Section::kSample, Section::kTrainer, Section::kText, Section::kRuntime,
+                                  Section::kDistributed};
     return std::find(std::begin(kOrder), std::end(kOrder), group.section) - std::begin(kOrder);
   };
   std::stable_sort(groups.begin(), groups.end(), [&](const auto& a, const auto& b) { return rank(a) < rank(b); });

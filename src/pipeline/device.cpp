@@ -4,6 +4,11 @@
 #include <ATen/Parallel.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 
@@ -14,18 +19,18 @@ int cuda_devices() { return at::globalContext().hasCUDA() ? at::detail::getCUDAH
 
 }  // namespace
 
-at::Device resolve_device(const std::string& name) {
+at::Device resolve_device(const std::string& name, int64_t local_rank) {
   if (name == "cpu") return at::Device(at::kCPU);
   const int devices = cuda_devices();
-  if (name == "auto") return devices > 0 ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-  int index = 0;
+  if (name == "auto" && devices == 0) return at::Device(at::kCPU);
+  auto index = static_cast<int>(local_rank);
   if (name.rfind("cuda:", 0) == 0) {
     const std::string number = name.substr(5);
     if (number.empty() || number.size() > 4 || number.find_first_not_of("0123456789") != std::string::npos) {
       fail<ConfigError>("device: '", printable(name), "' is not one of auto, cpu, cuda, cuda:N");
     }
     index = std::stoi(number);
-  } else if (name != "cuda") {
+  } else if (name != "cuda" && name != "auto") {
     fail<ConfigError>("device: '", printable(name), "' is not one of auto, cpu, cuda, cuda:N");
   }
   if (devices == 0) {
@@ -33,13 +38,26 @@ at::Device resolve_device(const std::string& name) {
                       at::globalContext().hasCUDA() ? "there is no CUDA device" : "this build or machine has no CUDA",
                       "; use --device cpu");
   }
-  if (index >= devices) fail<ConfigError>("device: ", name, " was asked for, but there are only ", devices, " devices");
+  if (index >= devices) {
+    fail<ConfigError>("device: ", name, " was asked for",
+                      local_rank > 0 ? concat(" by process ", local_rank, " here") : "", ", but there are only ",
+                      devices, " devices");
+  }
   return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
 }
 
-void apply_runtime(const RuntimeConfig& runtime) {
+void apply_runtime(const RuntimeConfig& runtime, const Launch& launch) {
+  if (launch.rank > 0) set_log_level(LogLevel::kWarning);
   if (!runtime.loglevel.empty()) set_log_level(parse_log_level(runtime.loglevel));
-  if (runtime.threads > 0) at::set_num_threads(static_cast<int>(runtime.threads));
+  if (launch.world_size > 1) set_log_prefix(concat("rank ", launch.rank, ": "));
+  const int64_t sharing = launch.local_world_size.value_or(launch.world_size);
+  if (runtime.threads > 0) {
+    at::set_num_threads(static_cast<int>(runtime.threads));
+  } else if (sharing > 1 && std::getenv("OMP_NUM_THREADS") == nullptr) {
+    // A launcher may have bound the process to some of the cores already.
+    const int64_t share = ::sysconf(_SC_NPROCESSORS_ONLN) / sharing;
+    at::set_num_threads(static_cast<int>(std::clamp<int64_t>(share, 1, at::get_num_threads())));
+  }
 }
 
 }  // namespace mdm

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <exception>
 #include <random>
+#include <sstream>
 
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 #include "mdm/core/progress.h"
+#include "mdm/distributed/process_group.h"
 #include "mdm/pipeline.h"
 #include "pipeline/device.h"
 #include "pipeline/loaded_checkpoint.h"
@@ -98,8 +101,8 @@ AppInfo sample_app_info() {
   AppInfo info;
   info.name = "sample";
   info.summary = "Makes pictures from prompts with a Matryoshka diffusion model.";
-  info.sections =
-      Section::kModel | Section::kDiffusion | Section::kReader | Section::kText | Section::kSample | Section::kRuntime;
+  info.sections = Section::kModel | Section::kDiffusion | Section::kReader | Section::kText | Section::kSample |
+                  Section::kRuntime | Section::kDistributed;
   info.use = ConfigUse::kSample;
   info.resolve = config_of_run;
   info.examples =
@@ -109,29 +112,38 @@ AppInfo sample_app_info() {
   return info;
 }
 
-int run_sample(const ParsedCommandLine& command_line, const std::atomic<bool>& cancel) {
-  const LoadedConfig loaded = config_of_run(command_line);
-  if (loaded.config.sample.checkpoint.empty()) {
-    fail<ConfigError>("checkpoint: no file of weights; give --checkpoint FILE");
+namespace {
+
+// What one process makes of the pictures of all: whole batches in turn, so that each picture has the neighbours in its
+// batch that it has in a single process, and the same bits.
+struct Share {
+  std::vector<PictureRequest> requests;
+  std::vector<size_t> numbers;  // of these, in the whole
+};
+
+Share share_of(const std::vector<PictureRequest>& all, int64_t batch_size, const ProcessGroup& group) {
+  Share share;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (static_cast<int64_t>(i) / batch_size % group.size() != group.rank()) continue;
+    share.requests.push_back(all[i]);
+    share.numbers.push_back(i);
   }
-  for (const std::string& warning : loaded.warnings) log_warning(warning);
-  apply_runtime(loaded.config.runtime);
+  return share;
+}
 
-  const SampleConfig sample = loaded.config.sample;
-  const std::vector<PictureRequest> requests = picture_requests(sample, chosen_seed(sample.seed));
-  SampleOutput output(loaded.config, sample, std::filesystem::path(sample.checkpoint).filename().string());
-  Pipeline pipeline(loaded.config);
-  if (sample.seed < 0) log_info("seed: ", requests.front().seed);
-
+void draw(const Config& config, const Share& share, SampleOutput& output, bool show, const std::atomic<bool>& cancel) {
+  if (share.requests.empty()) return;
+  Pipeline pipeline(config);
   int64_t done_before = 0;
   std::unique_ptr<Progress> progress;
   GenerationCallbacks callbacks;
   callbacks.cancel = &cancel;
   callbacks.on_step = [&](const GenerationStep& step) {
     output.add_frames(step);
+    if (!show) return;
     if (!progress) {
-      const auto size = static_cast<size_t>(sample.batch_size);
-      const auto batches = static_cast<int64_t>((requests.size() + size - 1) / size);
+      const auto size = static_cast<size_t>(config.sample.batch_size);
+      const auto batches = static_cast<int64_t>((share.requests.size() + size - 1) / size);
       ProgressOptions options;
       options.label = "denoising";
       options.unit = "step";
@@ -142,19 +154,74 @@ int run_sample(const ParsedCommandLine& command_line, const std::atomic<bool>& c
     if (step.step == step.steps) done_before += step.steps;
   };
   callbacks.on_pictures = [&](std::vector<Picture> pictures) { output.add(pictures); };
+  pipeline.generate(share.requests, config.sample, callbacks);
+  if (progress) progress->finish();
+}
+
+// Waits for the others, and adds what they have made to rank 0's output. Throws when one of them has failed.
+void collect(ProcessGroup& group, const std::vector<PictureRequest>& requests, bool failed, SampleOutput& output) {
+  group.wait_for_others("the end of sampling");
+  std::string own = failed ? "-" : "+";
+  for (const size_t number : output.numbers()) own += concat(" ", number);
+  const std::vector<std::string> all = group.gather(own, "list of pictures");
+  std::string others;
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (static_cast<int64_t>(rank) == group.rank()) continue;
+    if (all[rank].empty() || all[rank][0] != '+') others += concat(others.empty() ? "" : ", ", rank);
+    if (group.rank() != 0 || all[rank].empty()) continue;
+    std::istringstream numbers(all[rank].substr(1));
+    for (size_t number = 0; numbers >> number;) output.add_of_others(number, requests.at(number).prompt);
+  }
+  if (!others.empty()) fail<DistributedError>("sampling has failed in other processes: rank ", others);
+}
+
+}  // namespace
+
+int run_sample(const ParsedCommandLine& command_line, const std::atomic<bool>& cancel,
+               const std::function<void(const std::string&)>& on_stuck) {
+  LoadedConfig loaded = config_of_run(command_line);
+  Config& config = loaded.config;
+  if (config.sample.checkpoint.empty()) fail<ConfigError>("checkpoint: no file of weights; give --checkpoint FILE");
+  const Launch launch = detect_launch(config.distributed, process_environment());
+  apply_runtime(config.runtime, launch);
+  if (launch.rank == 0) {
+    for (const std::string& warning : loaded.warnings) log_warning(warning);
+  }
+  config.runtime.device = resolve_device(config.runtime.device, launch.local_rank).str();
+  ProcessGroup::Options options;
+  options.device.reset();
+  options.on_stuck = on_stuck;
+  const auto group = ProcessGroup::join(launch, config.distributed, options);
+
+  const uint64_t seed = std::stoull(group->from_first(concat(chosen_seed(config.sample.seed)), "choice of the seed"));
+  const std::vector<PictureRequest> requests = picture_requests(config.sample, seed);
+  const Share share = share_of(requests, config.sample.batch_size, *group);
+  SampleOutput output(config, config.sample, std::filesystem::path(config.sample.checkpoint).filename().string(),
+                      share.numbers);
+  if (config.sample.seed < 0) log_info("seed: ", seed);
+  std::exception_ptr trouble;
   try {
-    pipeline.generate(requests, sample, callbacks);
-  } catch (...) {
+    draw(config, share, output, group->rank() == 0, cancel);
+  } catch (const std::exception&) {
+    trouble = std::current_exception();
+  }
+  try {
+    collect(*group, requests, trouble != nullptr, output);
+  } catch (const std::exception&) {
+    if (!trouble) trouble = std::current_exception();
+  }
+  if (group->rank() == 0) {
     try {
       output.finish();  // what was written is listed, whatever came after it
     } catch (const Error& error) {
+      if (!trouble) throw;
       log_error(error.what());  // the first failure is the one to report
     }
-    throw;
   }
-  if (progress) progress->finish();
-  output.finish();
-  std::printf("%zu of %zu pictures in %s\n", output.count(), requests.size(), output.folder().string().c_str());
+  if (trouble) std::rethrow_exception(trouble);
+  if (group->rank() == 0) {
+    std::printf("%zu of %zu pictures in %s\n", output.count(), requests.size(), output.folder().string().c_str());
+  }
   return cancel.load() ? kCancelledExitCode : 0;
 }
 

@@ -14,6 +14,7 @@ namespace {
 const std::set<std::string>& free_settings() {
   static const std::set<std::string> names = {"trainer.multinode",
                                               "trainer.local_rank",
+                                              "trainer.bucket_mb",
                                               "trainer.log_freq",
                                               "trainer.save_freq",
                                               "trainer.lr_scaling_factor",
@@ -53,7 +54,8 @@ const std::set<std::string>& free_settings() {
 }
 
 bool is_free(const std::string& path, const Config& config) {
-  if (path.rfind("sample.", 0) == 0 || free_settings().count(path) != 0) return true;
+  if (path.rfind("sample.", 0) == 0 || path.rfind("distributed.", 0) == 0 || free_settings().count(path) != 0)
+    return true;
   const std::string last = path.substr(path.rfind('.') + 1);
   if (last == "initialize_inner_with_pretrained") return true;  // it was of the first start
   if (path == "trainer.num_training_steps") {
@@ -71,6 +73,26 @@ void flatten(const nlohmann::json& json, const std::string& path, std::map<std::
 }
 
 }  // namespace
+
+std::vector<std::string> process_differences(const std::string& first_json, const Config& own) {
+  static const std::set<std::string> own_affair = {"runtime.device", "runtime.threads", "runtime.loglevel",
+                                                   "reader_config.cache_dir", "text.embedding_cache"};
+  std::map<std::string, std::string> first, here;
+  flatten(nlohmann::json::parse(first_json), "", first);
+  flatten(nlohmann::json::parse(config_to_json(own)), "", here);
+  std::vector<std::string> differences;
+  for (const auto& [path, value] : here) {
+    const auto other = first.find(path);
+    if (other != first.end() && other->second == value) continue;
+    if (path.rfind("distributed.", 0) == 0 || own_affair.count(path) != 0) continue;
+    differences.push_back(concat(path, ": ", other == first.end() ? "absent" : printable(other->second), " on rank 0, ",
+                                 printable(value), " here"));
+  }
+  for (const auto& [path, value] : first) {
+    if (here.count(path) == 0) differences.push_back(concat(path, ": ", printable(value), " on rank 0, absent here"));
+  }
+  return differences;
+}
 
 std::vector<std::string> config_changes(const std::string& saved_json, const Config& config) {
   std::map<std::string, std::string> before, now;

@@ -13,4 +13,7 @@ namespace mdm {
 // when training ends; num_training_steps not where the learning rate falls towards it.
 std::vector<std::string> config_changes(const std::string& saved_json, const Config& config);
 
+// What two processes that train together must have alike and don't: a line each, `first` being rank 0's config as JSON.
+std::vector<std::string> process_differences(const std::string& first_json, const Config& own);
+
 }  // namespace mdm

@@ -114,10 +114,21 @@ std::string EncoderText::vocabulary() const {
   return joint != nullptr ? joint->vocabulary() : std::string();
 }
 
+int64_t process_batch_size(const TrainerConfig& trainer, int64_t processes) {
+  if (trainer.global_batch_size == 0) return trainer.batch_size;
+  const int64_t parts = processes * trainer.num_gradient_accumulations;
+  if (trainer.global_batch_size % parts != 0) {
+    fail<ConfigError>("global_batch_size: ", trainer.global_batch_size, " is not a multiple of ", parts, " (",
+                      processes, " processes, ", trainer.num_gradient_accumulations, " batches each)");
+  }
+  return trainer.global_batch_size / parts;
+}
+
 std::vector<LoaderSlice> micro_steps(const TrainerConfig& trainer, int64_t rank, int64_t processes) {
+  const int64_t rows = process_batch_size(trainer, processes);
   std::vector<LoaderSlice> slices;
   for (int64_t micro = 0; micro < trainer.num_gradient_accumulations; ++micro) {
-    slices.push_back({(micro * processes + rank) * trainer.batch_size, trainer.batch_size});
+    slices.push_back({(micro * processes + rank) * rows, rows});
   }
   return slices;
 }

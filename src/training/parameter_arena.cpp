@@ -172,6 +172,22 @@ std::vector<NamedTensor> ParameterArena::moments() const {
   return out;
 }
 
+std::vector<at::Tensor> ParameterArena::trained_parameters() const {
+  std::vector<at::Tensor> out;
+  for (const ArenaSlot& slot : impl_->slots) {
+    if (slot.trained()) out.push_back(slot.tensor);
+  }
+  return out;
+}
+
+std::vector<ParameterArena::Range> ParameterArena::trained_ranges() const {
+  std::vector<Range> out;
+  for (const ArenaSlot& slot : impl_->slots) {
+    if (slot.trained()) out.push_back({slot.offset, slot.count});
+  }
+  return out;
+}
+
 at::Tensor ParameterArena::flat_gradients() const { return impl_->grads; }
 
 void ParameterArena::weights_changed() {
@@ -196,6 +212,8 @@ void ParameterArena::weights_from_ema() {
 void ParameterArena::zero_gradients() { impl_->grads.zero_(); }
 
 double ParameterArena::gradient_norm() const { return std::sqrt(ops::sum_of_squares(impl_->grads)); }
+
+double ParameterArena::weight_norm() const { return std::sqrt(ops::sum_of_squares(impl_->weights)); }
 
 void ParameterArena::update(const ops::AdamSettings& settings) {
   Impl& a = *impl_;

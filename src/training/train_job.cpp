@@ -1,6 +1,8 @@
 #include "mdm/training/train_job.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/DeviceGuard.h>
+#include <torch/version.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -22,6 +24,7 @@
 #include "training/checkpoint_content.h"
 #include "training/config_change.h"
 #include "training/sample_grid.h"
+#include "training/shared_checkpoint.h"
 #include "training/step_display.h"
 #include "training/validation.h"
 
@@ -80,11 +83,13 @@ std::unique_ptr<Tokenizer> counting_tokenizer(const TextConfig& text) {
 // One run of train_parallel.
 class TrainJob {
  public:
-  TrainJob(const Config& config, RunDirectory& run, const std::optional<SavedCheckpoint>& saved,
-           const std::atomic<bool>& stop);
+  // `run`: rank 0's; the others have none.
+  TrainJob(const Config& config, ProcessGroup& group, at::Device device, RunDirectory* run,
+           const std::optional<SavedCheckpoint>& saved, const std::atomic<bool>& stop);
   int run();
 
  private:
+  void compare_with_first();
   void open_training_set();
   void open_validation_set();
   void choose_grid(const TrainingData& shown);
@@ -96,9 +101,10 @@ class TrainJob {
   void report_broken_samples() const;
 
   Config config_;
-  RunDirectory& run_;
-  const std::atomic<bool>& stop_;
+  ProcessGroup& group_;
   at::Device device_;
+  RunDirectory* run_;
+  const std::atomic<bool>& stop_;
   uint64_t seed_;
   std::unique_ptr<TextEncoder> encoder_;
   std::unique_ptr<Tokenizer> tokenizer_;  // counts the tokens of captions
@@ -109,18 +115,21 @@ class TrainJob {
   int64_t validation_batches_ = 0;
   GridSetup grid_;
   std::unique_ptr<Trainer> trainer_;
-  std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<MetricsWriter> metrics_;              // rank 0's
   uint64_t last_step_ = 0;                              // that was reported
   double images_ = 0, seconds_ = 0, data_seconds_ = 0;  // since the last scalars
 };
 
-TrainJob::TrainJob(const Config& config, RunDirectory& run, const std::optional<SavedCheckpoint>& saved,
-                   const std::atomic<bool>& stop)
+TrainJob::TrainJob(const Config& config, ProcessGroup& group, at::Device device, RunDirectory* run,
+                   const std::optional<SavedCheckpoint>& saved, const std::atomic<bool>& stop)
     : config_(config),
+      group_(group),
+      device_(device),
       run_(run),
       stop_(stop),
-      device_(resolve_device(config.runtime.device)),
-      seed_(saved ? seed_of_state(saved->state_json) : chosen_train_seed(config.trainer.seed)) {
+      seed_(saved
+                ? seed_of_state(saved->state_json)
+                : std::stoull(group.from_first(concat(chosen_train_seed(config.trainer.seed)), "choice of the seed"))) {
   log_info("seed: ", seed_);
   TextEncoderOptions options;
   options.device = config_.text.kind == TextKind::kJoint ? at::Device(at::kCPU) : device_;
@@ -137,7 +146,8 @@ TrainJob::TrainJob(const Config& config, RunDirectory& run, const std::optional<
   parts.model = model_.get();
   parts.data = batches_.get();
   parts.text = text_.get();
-  parts.run = &run_;
+  parts.group = &group_;
+  parts.run = run_;
   parts.device = device_;
   parts.stop = &stop;
   parts.last_step = training_set_.plan->first_step(static_cast<uint64_t>(config_.trainer.num_epochs));
@@ -147,13 +157,15 @@ TrainJob::TrainJob(const Config& config, RunDirectory& run, const std::optional<
     trainer_->resume(*saved);
     log_info("goes on at step ", trainer_->state().step, " from ", printable(saved->folder.string(), 1000));
   }
+  compare_with_first();
+  if (run_ == nullptr) return;
   open_metrics(trainer_->state().step + 1);
   const std::string yaml = dump_yaml(config_);
-  write_file(run_.folder() / "config.yaml", yaml);
+  write_file(run_->folder() / "config.yaml", yaml);
   metrics_->text(static_cast<int64_t>(trainer_->state().step), "config", "```yaml\n" + yaml + "```");
   const TrainerConfig& t = config_.trainer;
   metrics_->hparams({{"lr", t.lr},
-                     {"batch_size", static_cast<double>(t.batch_size * t.num_gradient_accumulations)},
+                     {"batch_size", static_cast<double>(training_set_.plan->rows())},
                      {"warmup_steps", static_cast<double>(t.warmup_steps)},
                      {"ema_decay", t.ema_decay},
                      {"weight_decay", t.weight_decay},
@@ -162,19 +174,40 @@ TrainJob::TrainJob(const Config& config, RunDirectory& run, const std::optional<
                     {"loss", "validation/loss"});
 }
 
+// What would else be found out from the loss, or never: weights, data and vocabulary are the same everywhere.
+void TrainJob::compare_with_first() {
+  char norm[40];
+  std::snprintf(norm, sizeof norm, "%a", trainer_->arena().weight_norm());
+  const nlohmann::ordered_json data = nlohmann::ordered_json::parse(batches_->state_json());
+  const std::vector<std::pair<const char*, std::string>> facts = {
+      {"LibTorch", TORCH_VERSION},
+      {"the number of trained parameters", concat(trainer_->arena().trained_numbers())},
+      {"the norm of the weights", norm},
+      {"the training data", concat(data.at("samples"), " samples, ", data.at("digest"))},
+      {"the vocabulary", concat(std::hash<std::string>()(text_->vocabulary()))}};
+  nlohmann::ordered_json own;
+  for (const auto& [name, value] : facts) own[name] = value;
+  const auto first = nlohmann::ordered_json::parse(group_.from_first(own.dump(), "comparison of the processes"));
+  for (const auto& [name, value] : facts) {
+    if (first.at(name) == value) continue;
+    fail<DistributedError>("rank ", group_.rank(), " can't train with rank 0: ", name, " is ", value, " here and ",
+                           printable(first.at(name).get<std::string>()), " there");
+  }
+}
+
 void TrainJob::open_training_set() {
   const TrainerConfig& t = config_.trainer;
-  const int64_t rows = t.batch_size * t.num_gradient_accumulations;
+  const int64_t rows = process_batch_size(t, group_.size()) * t.num_gradient_accumulations * group_.size();
   training_set_ = open_data(t.file_list, config_, tokenizer_.get(), seed_, rows, &stop_);
   LoaderOptions options = loader_options(config_, seed_, encoder_.get());
-  options.slices = micro_steps(t, 0, 1);
+  options.slices = micro_steps(t, group_.rank(), group_.size());
   batches_ = std::make_unique<LoaderBatches>(training_set_, std::move(options), t.allow_config_change);
 }
 
 // Records of `first_step` and later, of an earlier start or of before a rollback, are taken back.
 void TrainJob::open_metrics(uint64_t first_step) {
   MetricsOptions options;
-  options.folder = run_.folder() / "train";
+  options.folder = run_->folder() / "train";
   options.first_step = static_cast<int64_t>(first_step);
   metrics_.reset();
   metrics_ = std::make_unique<MetricsWriter>(options);
@@ -227,16 +260,18 @@ void TrainJob::choose_grid(const TrainingData& shown) {
 // What goes wrong here must not end days of training.
 void TrainJob::look_after(const StepReport& report) {
   const TrainerConfig& t = config_.trainer;
-  if (report.step <= last_step_) open_metrics(report.step);  // training went back
+  if (report.step <= last_step_ && run_ != nullptr) open_metrics(report.step);  // training went back
   last_step_ = report.step;
   images_ += static_cast<double>(report.images);
   seconds_ += report.seconds;
   data_seconds_ += report.data_seconds;
   const auto due = [&](int64_t every) { return every > 0 && report.step % static_cast<uint64_t>(every) == 0; };
   try {
-    if (due(t.log_freq) || report.step == 1) write_scalars(report);
-    if (validation_ && due(t.validation_freq) && !stop_) write_validation(report.step);
-    if (due(t.sample_freq) && !stop_) write_samples(report.step);
+    if (run_ != nullptr && (due(t.log_freq) || report.step == 1)) write_scalars(report);
+    if (validation_ && due(t.validation_freq) && !report.stop) write_validation(report.step);
+    if (run_ != nullptr && due(t.sample_freq) && !stop_) write_samples(report.step);
+  } catch (const DistributedError&) {
+    throw;
   } catch (const std::exception& error) {
     log_error("step ", report.step, ": no validation or no samples: ", error.what(), ". Training goes on");
   }
@@ -266,7 +301,7 @@ void TrainJob::write_samples(uint64_t step) {
   const std::optional<Image> sheet = draw_grid(config_, grid_, *model_, trainer_->arena(), encoder_.get());
   if (!sheet) return;
   metrics_->image(static_cast<int64_t>(step), "samples", *sheet);
-  const auto folder = run_.folder() / "samples";
+  const auto folder = run_->folder() / "samples";
   make_writable_folder(folder);
   char name[40];
   std::snprintf(name, sizeof name, "step_%07llu.png", static_cast<unsigned long long>(step));
@@ -275,10 +310,10 @@ void TrainJob::write_samples(uint64_t step) {
 
 void TrainJob::write_validation(uint64_t step) {
   validation_->rewind();
-  const std::optional<ValidationLoss> loss =
-      validate(config_, validation_batches_, *model_, trainer_->arena(), *validation_, text_.get(), device_, &stop_);
+  const std::optional<ValidationLoss> loss = validate(config_, validation_batches_, *model_, trainer_->arena(),
+                                                      *validation_, text_.get(), device_, group_, &stop_);
   validation_->rewind();  // nothing is kept in memory until the next time
-  if (!loss) return;
+  if (!loss || run_ == nullptr) return;
   std::vector<std::pair<std::string, double>> values = {{"validation/loss", loss->mean}};
   std::string by_time;
   for (size_t q = 0; q < loss->quartiles.size(); ++q) {
@@ -300,11 +335,12 @@ void TrainJob::report_broken_samples() const {
 
 int TrainJob::run() {
   const TrainingEnd end = trainer_->run();
-  metrics_->flush();
+  if (metrics_) metrics_->flush();
   report_broken_samples();
+  if (run_ == nullptr) return end == TrainingEnd::kFinished ? 0 : kStoppedExitCode;
   const TrainingState& state = trainer_->state();
   std::printf("%s at step %llu in %s\n", end == TrainingEnd::kFinished ? "finished" : "stopped",
-              static_cast<unsigned long long>(state.step), run_.folder().string().c_str());
+              static_cast<unsigned long long>(state.step), run_->folder().string().c_str());
   return end == TrainingEnd::kFinished ? 0 : kStoppedExitCode;
 }
 
@@ -314,8 +350,8 @@ AppInfo train_app_info() {
   AppInfo info;
   info.name = "train_parallel";
   info.summary = "Trains a Matryoshka diffusion model on captioned images.";
-  info.sections =
-      Section::kModel | Section::kDiffusion | Section::kReader | Section::kText | Section::kTrainer | Section::kRuntime;
+  info.sections = Section::kModel | Section::kDiffusion | Section::kReader | Section::kText | Section::kTrainer |
+                  Section::kRuntime | Section::kDistributed;
   info.use = ConfigUse::kTrain;
   info.resolve = [](const ParsedCommandLine& command_line) {
     return config_of_training(command_line, RunDirectory::peek(command_line.preliminary().config.trainer.output_dir));
@@ -326,18 +362,60 @@ AppInfo train_app_info() {
   return info;
 }
 
-int run_train(const ParsedCommandLine& command_line, const std::atomic<bool>& stop) {
+namespace {
+
+// The same settings everywhere, but for those that are each process's own.
+void compare_settings(ProcessGroup& group, const Config& config) {
+  const std::string first = group.from_first(config_to_json(config), "comparison of the settings");
+  if (group.rank() == 0) return;
+  std::string list;
+  for (const std::string& difference : process_differences(first, config)) list += "\n  " + difference;
+  if (!list.empty()) fail<ConfigError>("rank ", group.rank(), " has other settings than rank 0:", list);
+}
+
+int train_in_group(const ParsedCommandLine& command_line, const Launch& launch, at::Device device, ProcessGroup& group,
+                   const std::atomic<bool>& stop) {
   const TrainerConfig early = command_line.preliminary().config.trainer;
-  if (early.output_dir.empty()) fail<ConfigError>("output_dir: no folder for checkpoints; give --output-dir FOLDER");
-  RunDirectory run(early.output_dir, kept_checkpoints(early));
-  const std::optional<SavedCheckpoint> saved = run.latest();
+  std::optional<RunDirectory> own;
+  group.first_does(
+      [&] {
+        own.emplace(early.output_dir, kept_checkpoints(early));
+        return std::string();
+      },
+      "opening of output_dir");
+  RunDirectory* run = own ? &*own : nullptr;
+  const std::optional<SavedCheckpoint> saved = shared_latest(run, group);
   const LoadedConfig loaded = config_of_training(command_line, saved);
-  for (const std::string& warning : loaded.warnings) log_warning(warning);
+  if (run != nullptr) {
+    for (const std::string& warning : loaded.warnings) log_warning(warning);
+  }
   check_training_config(loaded);
-  run.keep(kept_checkpoints(loaded.config.trainer));
-  apply_runtime(loaded.config.runtime);
+  if (run != nullptr) run->keep(kept_checkpoints(loaded.config.trainer));
+  apply_runtime(loaded.config.runtime, launch);
+  compare_settings(group, loaded.config);
   if (saved) refuse_changes(loaded.config, *saved);
-  return TrainJob(loaded.config, run, saved, stop).run();
+  return TrainJob(loaded.config, group, device, run, saved, stop).run();
+}
+
+}  // namespace
+
+int run_train(const ParsedCommandLine& command_line, const std::atomic<bool>& stop,
+              const std::function<void(const std::string&)>& on_stuck) {
+  const Config early = command_line.preliminary().config;
+  if (early.trainer.output_dir.empty()) {
+    fail<ConfigError>("output_dir: no folder for checkpoints; give --output-dir FOLDER");
+  }
+  const Launch launch = detect_launch(early.distributed, process_environment());
+  apply_runtime(early.runtime, launch);
+  const at::Device device = resolve_device(early.runtime.device, launch.local_rank);
+  const c10::DeviceGuard on_device(device);
+  const auto group = ProcessGroup::join(launch, early.distributed, {device, on_stuck});
+  try {
+    return train_in_group(command_line, launch, device, *group, stop);
+  } catch (const std::exception& error) {
+    group->leave(error.what());
+    throw;
+  }
 }
 
 }  // namespace mdm

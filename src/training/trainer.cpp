@@ -19,7 +19,9 @@
 #include "mdm/training/lr_schedule.h"
 #include "training/checkpoint_content.h"
 #include "training/checkpoint_writer.h"
+#include "training/gradient_exchange.h"
 #include "training/model_parameters.h"
+#include "training/shared_checkpoint.h"
 #include "training/step_display.h"
 #include "training/training_images.h"
 
@@ -57,6 +59,7 @@ struct Trainer::Impl {
         loss(source.diffusion, source.model, given.device, given.compat),
         arena(arena_parameters(*given.model, given.text, inner_predictions_count(source)),
               arena_options(source, given)),
+        exchange(arena, given.group != nullptr ? *given.group : alone, exchange_options(source.trainer)),
         learning_rate(source.trainer, given.compat),
         writer(lasting(source), given.run, given.text != nullptr ? given.text->vocabulary() : std::string()) {
     state.seed = seed;
@@ -78,33 +81,47 @@ struct Trainer::Impl {
     return options;
   }
 
+  static GradientExchange::Options exchange_options(const TrainerConfig& trainer) {
+    GradientExchange::Options options;
+    options.bucket_bytes = static_cast<int64_t>(trainer.bucket_mb * 1e6);
+    options.reduce = trainer.reduce_precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+    return options;
+  }
+
   // Sums of one step, over micro-steps and processes.
   struct Sums {
-    at::Tensor values;  // (4) float64: loss, weight, images, processes that were asked to stop
+    enum Entry { kLoss, kWeight, kImages, kStop, kFailed, kEntries };  // the last two count processes
+    at::Tensor values;                                                 // (kEntries) float64
+    void count(Entry entry) { values.select(0, entry).add_(1); }
   };
 
   StepReport step();
+  void collect(Sums& sums, StepReport& report);
   void accumulate(const Batch& batch, Sums& sums, StepReport& report);
+  [[noreturn]] void end_together(const std::exception_ptr& own);
   TrainingInputs noisy_inputs(const Batch& batch);
   void update(StepReport& report, double weight);
   void roll_back();
   void save();
   void save_or_report();
+  std::exception_ptr save_at_end();
   void load(const SavedCheckpoint& checkpoint, bool from_ema);
   uint64_t last_step() const;
   TrainingEnd run();
 
   Config config;
   TrainerParts parts;
-  TrainingGroup alone;
+  ProcessGroup alone;
   DiffusionLoss loss;
   ParameterArena arena;
+  GradientExchange exchange;
   LearningRate learning_rate;
   TrainingState state;
   std::optional<at::Generator> generator;  // compat
   CheckpointWriter writer;
+  bool ended_together = false;  // a step has failed in one process before any of them updated anything
 
-  TrainingGroup& group() { return parts.group != nullptr ? *parts.group : alone; }
+  ProcessGroup& group() { return parts.group != nullptr ? *parts.group : alone; }
 };
 
 TrainingInputs Trainer::Impl::noisy_inputs(const Batch& batch) {
@@ -148,9 +165,9 @@ void Trainer::Impl::accumulate(const Batch& batch, Sums& sums, StepReport& repor
   report.backward_seconds += now_seconds() - forward_done;
 
   const c10::NoGradGuard no_grad;
-  sums.values.add_(at::stack({value.sum.detach(), value.weight, (batch.weights > 0).sum().to(parts.device),
-                              at::zeros({}, value.sum.options())})
-                       .to(at::kDouble));
+  const at::Tensor own =
+      at::stack({value.sum.detach(), value.weight, (batch.weights > 0).sum().to(parts.device)}).to(at::kDouble);
+  sums.values.narrow(0, Sums::kLoss, own.size(0)).add_(own);
   report.times.push_back(inputs.times);
   report.losses.push_back(value.per_example);
 }
@@ -182,28 +199,62 @@ void Trainer::Impl::update(StepReport& report, double weight) {
   report.updated = true;
 }
 
-StepReport Trainer::Impl::step() {
-  const double start = now_seconds();
-  StepReport report;
-  Sums sums{at::zeros({4}, at::TensorOptions().dtype(at::kDouble).device(parts.device))};
+// All micro-steps of this process. Gradients of the last one go to the others while it still runs backward.
+void Trainer::Impl::collect(Sums& sums, StepReport& report) {
   arena.zero_gradients();
-  for (int64_t micro = 0; micro < config.trainer.num_gradient_accumulations; ++micro) {
+  const int64_t micro_steps = config.trainer.num_gradient_accumulations;
+  for (int64_t micro = 0; micro < micro_steps; ++micro) {
     const double asked = now_seconds();
     const Batch batch = parts.data->next();
     report.data_seconds += now_seconds() - asked;
+    if (micro + 1 == micro_steps) exchange.begin();
     accumulate(batch, sums, report);
   }
-  if (parts.stop != nullptr && parts.stop->load()) sums.values.select(0, 3).add_(1);
-  at::Tensor gradients = arena.flat_gradients();
-  group().sum(gradients);
-  group().sum(sums.values);
+}
+
+// Each process says what went wrong in it, and throws: its own exception, or one that names those of the others.
+void Trainer::Impl::end_together(const std::exception_ptr& own) {
+  ended_together = true;
+  std::string text;
+  try {
+    if (own) std::rethrow_exception(own);
+  } catch (const std::exception& error) {
+    text = concat(error.what(), " ");  // not empty: that would mean that nothing went wrong
+  }
+  const std::vector<std::string> all = group().gather(text, "what went wrong");
+  if (own) std::rethrow_exception(own);
+  std::string others;
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (!all[rank].empty()) others += concat(others.empty() ? "" : "; ", "rank ", rank, ": ", all[rank]);
+  }
+  fail<DistributedError>("step ", state.step + 1, " has failed in another process: ", others);
+}
+
+StepReport Trainer::Impl::step() {
+  const double start = now_seconds();
+  StepReport report;
+  group().set_place(concat("step ", state.step + 1));
+  Sums sums{at::zeros({Sums::kEntries}, at::TensorOptions().dtype(at::kDouble).device(parts.device))};
+  std::exception_ptr trouble;
+  try {
+    collect(sums, report);
+  } catch (const DistributedError&) {
+    throw;
+  } catch (const std::exception&) {  // the others wait for this process's gradients all the same
+    trouble = std::current_exception();
+    sums.count(Sums::kFailed);
+  }
+  if (parts.stop != nullptr && parts.stop->load()) sums.count(Sums::kStop);
+  exchange.finish();
+  group().sum(sums.values, "sum of losses");
   const at::Tensor totals = sums.values.to(at::kCPU);
   const double* total = totals.const_data_ptr<double>();
-  report.loss = total[0] / total[1];
-  report.images = static_cast<int64_t>(total[2]);
-  report.stop = total[3] > 0;
+  if (total[Sums::kFailed] > 0) end_together(trouble);
+  report.loss = total[Sums::kLoss] / total[Sums::kWeight];
+  report.images = static_cast<int64_t>(total[Sums::kImages]);
+  report.stop = total[Sums::kStop] > 0;
   const double summed = now_seconds();
-  update(report, total[1]);
+  update(report, total[Sums::kWeight]);
   report.update_seconds = now_seconds() - summed;
   state.samples += static_cast<uint64_t>(report.images);
   report.step = ++state.step;
@@ -244,18 +295,28 @@ void Trainer::Impl::load(const SavedCheckpoint& checkpoint, bool from_ema) {
 
 void Trainer::Impl::roll_back() {
   const std::string what = concat("loss or gradient were not finite in ", state.skipped_in_row, " steps in a row");
-  if (parts.run == nullptr || state.attempt > 0) {
-    fail(what, ", ", state.attempt > 0 ? "after going back once already" : "and there is no checkpoint to go back to",
-         ". Lower lr, raise warmup_steps or lower gradient_clip_norm");
+  if (state.attempt > 0) {
+    fail(what, ", after going back once already. Lower lr, raise warmup_steps or lower gradient_clip_norm");
   }
   const uint64_t at = state.step;
   writer.wait_and_report();
-  const auto checkpoint = parts.run->latest();
+  const auto checkpoint = shared_latest(parts.run, group());
   if (!checkpoint) fail(what, ", and there is no checkpoint yet to go back to. Lower lr or raise warmup_steps");
   load(*checkpoint, false);
   ++state.attempt;
   state.skipped_in_row = 0;
   log_warning(what, " (up to step ", at, "): going back to step ", state.step, " with other noise");
+}
+
+// What went wrong; null: nothing.
+std::exception_ptr Trainer::Impl::save_at_end() {
+  try {
+    save();
+    writer.wait();
+    return nullptr;
+  } catch (const std::exception&) {
+    return std::current_exception();
+  }
 }
 
 uint64_t Trainer::Impl::last_step() const {
@@ -266,7 +327,9 @@ uint64_t Trainer::Impl::last_step() const {
 TrainingEnd Trainer::Impl::run() {
   const uint64_t last = last_step();
   const auto save_freq = static_cast<uint64_t>(config.trainer.save_freq);
-  StepDisplay display(config.trainer, last, state, parts.show);
+  // One of several processes is enough to say how it goes.
+  std::optional<StepDisplay> display;
+  if (group().rank() == 0) display.emplace(config.trainer, last, state, parts.show);
   if (writer.lacks_models(state.step)) save_or_report();
   bool overdue = false;
   bool stopped = false;
@@ -274,11 +337,11 @@ TrainingEnd Trainer::Impl::run() {
     StepReport report;
     try {
       report = step();
-    } catch (const DataError&) {  // thrown before anything was updated
-      save_or_report();
+    } catch (const std::exception&) {
+      if (ended_together) save_or_report();
       throw;
     }
-    display.add(report, state);
+    if (display) display->add(report, state);
     writer.report();
     // Among steps without an update the weights may be what is wrong: going back to them would be of no use.
     overdue = overdue || state.step % save_freq == 0;
@@ -290,8 +353,14 @@ TrainingEnd Trainer::Impl::run() {
     stopped = report.stop && state.step < last;
     if (!stopped && state.skipped_in_row >= static_cast<uint64_t>(config.trainer.max_skipped_steps)) roll_back();
   }
-  save();
-  writer.wait();
+  const std::exception_ptr unsaved = save_at_end();
+  group().wait_for_others("the last checkpoint");  // however long it takes
+  group().first_does(
+      [&unsaved] {
+        if (unsaved) std::rethrow_exception(unsaved);
+        return std::string();
+      },
+      "the last checkpoint");
   if (stopped) return TrainingEnd::kStopped;
   if (!writer.missing_models().empty()) {
     fail("training has ended and its last checkpoint is saved, but not the model files: ", writer.missing_models());

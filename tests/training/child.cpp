@@ -20,7 +20,9 @@ namespace mdm::training_test {
 
 namespace fs = std::filesystem;
 
-Child::Child(const std::vector<std::string>& arguments, fs::path output, int threads) : output_(std::move(output)) {
+Child::Child(const std::vector<std::string>& arguments, fs::path output, int threads,
+             const std::map<std::string, std::string>& environment)
+    : output_(std::move(output)) {
   std::vector<char*> pointers;
   for (const std::string& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);
@@ -33,6 +35,7 @@ Child::Child(const std::vector<std::string>& arguments, fs::path output, int thr
   ::dup2(file, 2);
   ::setenv("OMP_NUM_THREADS", thread_count.c_str(), 1);
   ::setenv("OMP_WAIT_POLICY", "passive", 1);
+  for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
   ::execv(pointers[0], pointers.data());
   ::_exit(127);
 }

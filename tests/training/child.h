@@ -13,7 +13,9 @@ namespace mdm::training_test {
 /// A child process whose output goes to a file; killed when the object ends.
 class Child {
  public:
-  Child(const std::vector<std::string>& arguments, std::filesystem::path output, int threads = 1);
+  /// `environment`: variables beside those of the test.
+  Child(const std::vector<std::string>& arguments, std::filesystem::path output, int threads = 1,
+        const std::map<std::string, std::string>& environment = {});
   ~Child();
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;

@@ -19,6 +19,8 @@
 namespace mdm::training_test {
 namespace {
 
+ProcessGroup alone;
+
 void damage(ParameterArena& arena, const std::vector<NamedTensor>& tensors) {
   for (const NamedTensor& item : tensors) item.tensor.mul_(1.25);
   arena.weights_changed();
@@ -30,7 +32,7 @@ class Evaluation : public ::testing::TestWithParam<bool> {
     for (int step = 0; step < 3; ++step) trainer_->step();
   }
   ValidationLoss loss(int64_t batches = 6) {
-    return validate(run_.config, batches, *run_.model, arena(), held_out_, &run_.text, at::kCPU).value();
+    return validate(run_.config, batches, *run_.model, arena(), held_out_, &run_.text, at::kCPU, alone).value();
   }
   ParameterArena& arena() { return trainer_->arena(); }
 
@@ -83,7 +85,8 @@ TEST_P(Evaluation, BrokenSamplesCountInNoQuartile) {
   EXPECT_NEAR(without.mean, sum / 3, 1e-12);
   EXPECT_NEAR(whole.mean, (sum + whole.quartiles[2].value()) / 4, 1e-12);
   for (uint64_t sample = 0; sample < 24; ++sample) held_out_.broken.insert(sample);
-  EXPECT_FALSE(validate(run_.config, 6, *run_.model, arena(), held_out_, &run_.text, at::kCPU)) << "nothing to average";
+  EXPECT_FALSE(validate(run_.config, 6, *run_.model, arena(), held_out_, &run_.text, at::kCPU, alone))
+      << "nothing to average";
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Evaluation, ::testing::Bool(),
@@ -97,7 +100,7 @@ TEST(Validation, QuartilesAreInTheOrderOfTheTimes) {
   const auto trainer = run.make_trainer();
   ToyBatches held_out(side_of(run.config), 4, 1);
   const auto quartiles =
-      validate(run.config, 16, *run.model, trainer->arena(), held_out, &run.text, at::kCPU).value().quartiles;
+      validate(run.config, 16, *run.model, trainer->arena(), held_out, &run.text, at::kCPU, alone).value().quartiles;
   const Schedule schedule(run.config.diffusion.sampler_config, {1});
   for (size_t q = 0; q < 4; ++q) {
     // Time t has gamma_{t+1}; |x_0| <= 1, and the mean of eps^2 over 16 pictures of 192 numbers is 1 within 0.15.
@@ -154,7 +157,7 @@ TEST_P(SampleGrid, AndLossEndWhenAskedTo) {
   const std::atomic<bool> stop{true};
   setup_.stop = &stop;
   EXPECT_FALSE(draw_grid(run_.config, setup_, *run_.model, trainer_->arena(), encoder_.get()));
-  EXPECT_FALSE(validate(run_.config, 2, *run_.model, trainer_->arena(), run_.data, &run_.text, at::kCPU, &stop));
+  EXPECT_FALSE(validate(run_.config, 2, *run_.model, trainer_->arena(), run_.data, &run_.text, at::kCPU, alone, &stop));
   EXPECT_TRUE(run_.model->is_training());
   EXPECT_TRUE(trainer_->step().updated);
 }

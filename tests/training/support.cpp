@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "mdm/core/error.h"
 #include "training/sha256.h"
 
 namespace mdm::training_test {
@@ -104,9 +105,10 @@ ToyBatches::ToyBatches(int64_t side, int64_t rows, int64_t micro_steps)
 
 Batch ToyBatches::next() {
   Batch batch;
+  if (fails_at == step_) fail<DataError>("the toy data can't be read");
   batch.step = step_;
-  batch.first_row = micro_ * rows_;
-  batch.total_rows = rows_ * micro_steps_;
+  batch.first_row = (micro_ * processes + rank) * rows_;
+  batch.total_rows = rows_ * micro_steps_ * processes;
   batch.weights = at::ones({rows_});
   std::vector<at::Tensor> images;
   for (int64_t i = 0; i < rows_; ++i) {

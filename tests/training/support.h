@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -36,6 +37,8 @@ class ToyBatches : public BatchSource {
   bool poison_first_attempt = false;  ///< ... until seek() goes back
   int64_t fixed_samples = 0;          ///< > 0: all steps show samples 0 .. fixed_samples - 1
   uint64_t served = 0;                ///< a counter that a checkpoint keeps
+  int64_t rank = 0, processes = 1;    ///< which rows of the step are this source's
+  std::optional<uint64_t> fails_at;   ///< the step whose data can't be read
 
  private:
   int64_t side_, rows_, micro_steps_;

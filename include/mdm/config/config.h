@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "mdm/config/diffusion_config.h"
+#include "mdm/config/distributed_config.h"
 #include "mdm/config/model_config.h"
 #include "mdm/config/reader_config.h"
 #include "mdm/config/runtime_config.h"
@@ -22,7 +23,7 @@ namespace mdm {
 
 /// In YAML the sections are `unet_config` (with `model: KIND` beside it), `diffusion_config` and
 /// `reader_config`, as in the reference; the fields of the others stand at the top level, or below
-/// `text:`, `trainer:`, `sample:`, `runtime:`. A top-level name that several of these sections have
+/// `text:`, `trainer:`, `sample:`, `runtime:`, `distributed:`. A top-level name that several of these sections have
 /// (`seed`, `batch_size`) sets it in all of them.
 struct Config {
   ModelConfig model;
@@ -32,6 +33,7 @@ struct Config {
   TrainerConfig trainer;
   SampleConfig sample;
   RuntimeConfig runtime;
+  DistributedConfig distributed;
 };
 
 /// Parts of a Config, as a set of bits.
@@ -44,7 +46,8 @@ enum class Section : unsigned {
   kTrainer = 16,
   kSample = 32,
   kRuntime = 64,
-  kAll = 127,
+  kDistributed = 128,
+  kAll = 255,
 };
 constexpr Section operator|(Section a, Section b) {
   return static_cast<Section>(static_cast<unsigned>(a) | static_cast<unsigned>(b));

@@ -57,6 +57,10 @@ class EncoderText : public TextSource {
   PadPolicy pad_;
 };
 
+/// Samples of one process and micro-step: batch_size, or its share of global_batch_size; ConfigError when that can't be
+/// divided by the processes and accumulations.
+int64_t process_batch_size(const TrainerConfig& trainer, int64_t processes);
+
 /// The rows of each micro-step of this process: those of all processes stand side by side within a micro-step.
 std::vector<LoaderSlice> micro_steps(const TrainerConfig& trainer, int64_t rank, int64_t processes);
 

@@ -56,6 +56,14 @@ class ParameterArena {
   /// Of the trained parameters.
   std::vector<NamedTensor> gradients() const;
 
+  /// Where a parameter lies in flat_gradients(), in elements.
+  struct Range {
+    int64_t first = 0, count = 0;
+  };
+  /// The trained parameters as the module has them, and their ranges, in the order of gradients().
+  std::vector<at::Tensor> trained_parameters() const;
+  std::vector<Range> trained_ranges() const;
+
   /// All trained parameters' gradients, flat, with padding (always 0): what processes sum up.
   at::Tensor flat_gradients() const;
 
@@ -87,6 +95,9 @@ class ParameterArena {
 
   /// Throws Error naming a parameter whose values or gradient no longer lie in the buffers.
   void check_aliasing() const;
+
+  /// The L2 norm of all weights together; the same whatever the number of threads.
+  double weight_norm() const;
 
   int64_t trained_numbers() const;  ///< without the padding between slots
   int64_t numbers() const;

@@ -1,7 +1,5 @@
-// What the trainer is fed with: batches, their text, and sums over the processes that train together.
+// What the trainer is fed with: batches and their text.
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <optional>
@@ -40,16 +38,6 @@ class TextSource {
   virtual std::vector<NamedTensor> trained() const { return {}; }
   /// Of the tokenizer that belongs to these; kept in the .pth files. Empty: none.
   virtual std::string vocabulary() const { return {}; }
-};
-
-/// The processes that train together, of which each holds the whole model. This one is alone.
-class TrainingGroup {
- public:
-  virtual ~TrainingGroup() = default;
-  virtual int64_t rank() const { return 0; }
-  virtual int64_t size() const { return 1; }
-  /// Replaces `values` by the sum over all processes; called by all of them in the same order.
-  virtual void sum(at::Tensor& /*values*/) {}
 };
 
 }  // namespace mdm

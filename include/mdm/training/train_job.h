@@ -2,6 +2,8 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
+#include <string>
 
 #include "mdm/config/command_line.h"
 
@@ -17,7 +19,10 @@ AppInfo train_app_info();
 /// reference's vis_model_*.pth, config.yaml, and train/ with TensorBoard events and metrics.jsonl. When there
 /// is a checkpoint, it goes on from there: with the checkpoint's config below flags when no config file is given,
 /// and refusing settings that differ otherwise, unless allow_config_change. `stop` is looked at in every step.
-/// Returns 0 or kStoppedExitCode. Throws ConfigError, CheckpointError, DataError, Error.
-int run_train(const ParsedCommandLine& command_line, const std::atomic<bool>& stop);
+/// As one of several processes (distributed/launch.h) it trains with the others; rank 0 alone writes. `on_stuck`:
+/// ProcessGroup::Options::on_stuck.
+/// Returns 0 or kStoppedExitCode. Throws ConfigError, CheckpointError, DataError, DistributedError, Error.
+int run_train(const ParsedCommandLine& command_line, const std::atomic<bool>& stop,
+              const std::function<void(const std::string&)>& on_stuck = {});
 
 }  // namespace mdm

@@ -13,6 +13,7 @@
 #include "mdm/checkpoint/tensor_file.h"
 #include "mdm/config/config.h"
 #include "mdm/diffusion/compat.h"
+#include "mdm/distributed/process_group.h"
 #include "mdm/models/unet.h"
 #include "mdm/training/parameter_arena.h"
 #include "mdm/training/run_directory.h"
@@ -45,11 +46,11 @@ enum class TrainingEnd {
 
 /// What a trainer works with, beside the config. All of it outlives the trainer.
 struct TrainerParts {
-  UNet* model = nullptr;           ///< float32 weights to start from, on the CPU; the trainer takes them over
-  BatchSource* data = nullptr;     ///< at step 0
-  TextSource* text = nullptr;      ///< of the width that the model was made with; nullptr: a model without text
-  TrainingGroup* group = nullptr;  ///< nullptr: one process
-  RunDirectory* run = nullptr;     ///< nullptr: nothing is saved
+  UNet* model = nullptr;          ///< float32 weights to start from, on the CPU; the trainer takes them over
+  BatchSource* data = nullptr;    ///< at step 0
+  TextSource* text = nullptr;     ///< of the width that the model was made with; nullptr: a model without text
+  ProcessGroup* group = nullptr;  ///< of which each process holds the whole model; nullptr: one process
+  RunDirectory* run = nullptr;    ///< of rank 0, the others give none; nullptr: nothing is saved
   at::Device device = at::kCPU;
   uint64_t last_step = 0;  ///< > 0: training ends here when that is before num_training_steps (num_epochs)
   const std::atomic<bool>* stop = nullptr;  ///< looked at in every step
@@ -79,7 +80,8 @@ class Trainer {
   /// one that can't be written in between is reported, and training goes on; none is written between steps that
   /// brought no update. When the data ends the training (DataError) a checkpoint is written first. After
   /// max_skipped_steps steps without an update in a row it goes back to the last checkpoint, once, and then throws
-  /// Error, as it does when the last checkpoint can't be written.
+  /// Error, as it does when the last checkpoint can't be written. What goes wrong in one process ends the step in all:
+  /// the others throw DistributedError, which names it.
   TrainingEnd run();
 
   /// One step; run() is made of these. Saves nothing.
