@@ -40,7 +40,7 @@ std::vector<std::string> commands_of_readme() {
 }
 
 std::string made_small(std::string command) {
-  for (size_t at; (at = command.find("_008000.pth")) != std::string::npos;) command.replace(at, 7, "_000004");
+  for (size_t at; (at = command.find("_009000.pth")) != std::string::npos;) command.replace(at, 7, "_000004");
   const auto is = [&](const char* start) { return command.rfind(start, 0) == 0; };
   if (is("demo_dataset shapes")) return command + " --count 40 --validation-count 4";
   if (is("demo_dataset prompts")) return command + " --count 2";

@@ -97,7 +97,7 @@ struct SceneShares {
   double two_objects = 0.7;  ///< scenes with two objects (of kHeldOutCombinations all have two)
   /// Of the scenes with two objects those whose caption begins with the left or the upper one. At 0.5 neither the
   /// order of the objects nor the relation alone tells where an object is, only both together, and a model may
-  /// learn for an hour without finding that out; where one order is more usual it finds out in minutes.
+  /// learn for an hour without finding that out; at 1 the order alone tells, which is a beginning.
   double left_or_upper_first = 0.5;
 };
 
