@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What takes too long for every change: 20,000 damaged files per parser under the sanitizers, 200 kills of trainings,
-# and a training of 2,000 steps with random stops.
+# a training of 2,000 steps with random stops, and 80 losses of one of two processes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -8,5 +8,9 @@ scripts/setup.sh --cpu
 MDM_MUTANTS="${MDM_MUTANTS:-20000}" MDM_SANITIZE_SECONDS="${MDM_SANITIZE_SECONDS:-7200}" scripts/sanitize.sh
 
 # Training that is killed again and again ends in the same bits.
-scripts/build.sh cpu interruption_test
+scripts/build.sh cpu interruption_test processes_test
 MDM_KILLS="${MDM_KILLS:-200}" MDM_SOAK_STEPS="${MDM_SOAK_STEPS:-2000}" OMP_WAIT_POLICY=passive build/cpu/bin/interruption_test --gtest_brief=1
+
+# One of two processes is killed or stopped: the other ends, and the job goes on to the bit; each of the four cases 20 times.
+MDM_PROCESS_FAULTS="${MDM_PROCESS_FAULTS:-80}" OMP_WAIT_POLICY=passive build/cpu/bin/processes_test --gtest_brief=1 \
+  --gtest_filter='Processes.EndWhenOneIsGoneAndGoOnExactly'

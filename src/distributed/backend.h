@@ -14,7 +14,7 @@ namespace mdm {
 struct BackendRequest {
   c10::intrusive_ptr<c10d::Store> store;
   int64_t rank = 0, world_size = 1;
-  std::string address;  // Gloo: of this machine, where the others reach it
+  std::string address;  // Gloo: of this machine, where the others reach it; empty: what the host's name resolves to
   at::Device device = at::kCPU;
   std::chrono::milliseconds timeout{600000};
 };

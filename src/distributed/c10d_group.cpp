@@ -65,9 +65,13 @@ class C10dGroup : public ProcessGroup {
     const bool nccl =
         config.backend == CollectiveBackend::kNccl || (config.backend == CollectiveBackend::kAuto && device.is_cuda());
     if (!nccl) {
-      // Rank 0's own machine is reached from others by the name that they were given.
-      request.address =
-          launch_.all_local() ? "127.0.0.1" : own_address_towards(launch_.master_addr, launch_.master_port);
+      // The address from which rank 0 is reached is one where others reach this machine. Who has met over a file
+      // doesn't know rank 0's: then the host's name says it.
+      if (launch_.all_local()) {
+        request.address = "127.0.0.1";
+      } else if (config.rendezvous_file.empty()) {
+        request.address = own_address_towards(launch_.master_addr, launch_.master_port);
+      }
     }
     guarded("the connection of all processes", [&] {
       backend_ = nccl ? make_nccl_backend(request) : make_gloo_backend(request);

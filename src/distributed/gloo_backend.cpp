@@ -15,9 +15,13 @@ namespace mdm {
 c10::intrusive_ptr<c10d::Backend> make_gloo_backend(const BackendRequest& request) {
   const auto options = c10d::ProcessGroupGloo::Options::create(request.timeout);
   const char* interface = std::getenv("GLOO_SOCKET_IFNAME");  // as in PyTorch
-  options->devices = {interface != nullptr && *interface != '\0'
-                          ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
-                          : c10d::ProcessGroupGloo::createDeviceForHostname(request.address)};
+  if (interface != nullptr && *interface != '\0') {
+    options->devices = {c10d::ProcessGroupGloo::createDeviceForInterface(interface)};
+  } else if (request.address.empty()) {
+    options->devices = {c10d::ProcessGroupGloo::createDefaultDevice()};
+  } else {
+    options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname(request.address)};
+  }
   return c10::make_intrusive<c10d::ProcessGroupGloo>(request.store, static_cast<int>(request.rank),
                                                      static_cast<int>(request.world_size), options);
 }
