@@ -1,6 +1,7 @@
 // bench_training_step: time and memory of training steps: forward, backward, clipping, AdamW, average. On fixed
 // images, texts and noise, without reading data. Prints one JSON object; with --turns it waits for its turn
-// before each step, so that two programs can be measured alternately (compare.py --what training).
+// before each step, so that two programs can be measured alternately (compare.py --what training). Started as several
+// processes they make their steps together, each on its own images, and rank 0 prints (processes.py).
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -14,6 +15,7 @@
 #include "mdm/checkpoint/write.h"
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
+#include "mdm/distributed/process_group.h"
 #include "mdm/models/unet.h"
 #include "mdm/training/trainer.h"
 #include "measure.h"
@@ -26,8 +28,9 @@ constexpr uint64_t kSeed = 5;
 // The same batch in every step.
 class OneBatch : public BatchSource {
  public:
-  OneBatch(int64_t images, int64_t side) {
-    batch_.total_rows = images;
+  OneBatch(int64_t images, int64_t side, const ProcessGroup& group) {
+    batch_.first_row = group.rank() * images;
+    batch_.total_rows = group.size() * images;
     const at::Tensor smooth = normal(3, 0, {images, 3, 8, 8});
     batch_.images = at::upsample_bilinear2d(smooth, {side, side}, false)
                         .mul(50)
@@ -66,7 +69,9 @@ int run(const ParsedCommandLine& command_line) {
   Config config = command_line.load().config;
   if (config.sample.checkpoint.empty())
     fail<ConfigError>("checkpoint: name a file of weights (checkpoint init ... --randomize 1)");
+  const Launch launch = detect_launch(config.distributed, process_environment());
   if (config.runtime.threads > 0) at::set_num_threads(static_cast<int>(config.runtime.threads));
+  const auto group = ProcessGroup::join(launch, config.distributed, {});
   const int64_t length = number(command_line, "text-length", 1, 32);
   const int64_t steps = number(command_line, "steps", 1, 3), warm_up = number(command_line, "warm-up", 0, 1);
   const int64_t images = number(command_line, "images", 1, 2);
@@ -83,12 +88,13 @@ int run(const ParsedCommandLine& command_line) {
   std::vector<NamedTensor> destination;
   for (const auto& item : model->named_parameters()) destination.push_back({item.key(), item.value()});
   load_state_dict(file, destination);
-  OneBatch data(images, side);
+  OneBatch data(images, side, *group);
   OneText text(images, length, std::max<int64_t>(width, 1));
   TrainerParts parts;
   parts.model = model.get();
   parts.data = &data;
   parts.text = width > 0 ? &text : nullptr;
+  parts.group = group.get();
   parts.compat.torch_noise = true;  // the same noise and times as the opponent's
   Trainer trainer(config, kSeed, parts);
   const double load_seconds = seconds_since(start);
@@ -119,7 +125,8 @@ int run(const ParsedCommandLine& command_line) {
   Json report = report_head("bench_training_step");
   report["model"] = config.model.kind();
   report["side"] = side;
-  report["images"] = images;
+  report["processes"] = group->size();
+  report["images"] = images * group->size();
   report["rows"] = images;
   report["text_length"] = width > 0 ? length : 0;
   report["precision"] = config.runtime.precision == Precision::kBf16 ? "bf16" : "fp32";
@@ -133,6 +140,12 @@ int run(const ParsedCommandLine& command_line) {
   report["load_peak_rss_mib"] = load_peak;
   report["step_peak_rss_mib"] = fresh_peak ? Json(step_peak) : Json(nullptr);
   report["losses"] = losses;
+  const auto bytes = trainer.arena().bytes();
+  report["state_mb"] = {{"weights", static_cast<double>(bytes.weights) / 1e6},
+                        {"gradients", static_cast<double>(bytes.gradients) / 1e6},
+                        {"moments", static_cast<double>(bytes.moments) / 1e6},
+                        {"averages", static_cast<double>(bytes.ema) / 1e6}};
+  if (group->rank() != 0) return 0;
   std::cout << report.dump(command_line.has("turns") ? -1 : 2) << std::endl;
   return 0;
 }
@@ -142,7 +155,7 @@ AppInfo info() {
   info.name = "bench_training_step";
   info.summary = "Measures training steps of a model on the CPU.";
   info.sections = Section::kModel | Section::kDiffusion | Section::kReader | Section::kTrainer | Section::kSample |
-                  Section::kRuntime;
+                  Section::kRuntime | Section::kDistributed;
   info.use = ConfigUse::kInspect;
   info.options = {{"images", "N", "samples of a batch (default 2)"},
                   {"text-length", "N", "tokens of each text (default 32)"},

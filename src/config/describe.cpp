@@ -271,6 +271,9 @@ std::vector<Field> trainer_fields(TrainerConfig& c) {
           .range(0, 1e6),
       Field("reduce_precision", choice(c.reduce_precision, kPrecisions),
             "several processes: arithmetic of the sums of gradients"),
+      Field("shard_optimizer", &c.shard_optimizer,
+            "several processes: each keeps a part of the optimizer's moments, the averaged weights and, with bf16, the "
+            "float32 weights, instead of all (ZeRO-1)"),
       Field("num_training_steps", &c.num_training_steps, "steps until training ends").range(1, kMany),
       Field("num_epochs", &c.num_epochs, "passes over the data until training ends").range(1, 1e9),
       Field("adam_beta1", &c.adam_beta1, "decay of the gradient's average").range(0, 1).below(1),

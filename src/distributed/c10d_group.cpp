@@ -1,4 +1,5 @@
 // Several processes, over c10d.
+#include <array>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -85,20 +86,34 @@ class C10dGroup : public ProcessGroup {
   int64_t size() const override { return launch_.world_size; }
 
   std::unique_ptr<Pending> begin_sum(const at::Tensor& values, const std::string& what) override {
-    c10::intrusive_ptr<c10d::Work> work;
-    guarded(what, [&] {
+    return begin(Collective::kAllReduce, values, what, [&] {
       std::vector<at::Tensor> tensors = {values};
-      work = backend_->allreduce(tensors);
+      return backend_->allreduce(tensors);
     });
-    return std::make_unique<Collective>(*this, std::move(work), what);
+  }
+
+  std::unique_ptr<Pending> begin_reduce_scatter(const at::Tensor& values, const std::string& what) override {
+    return begin(Collective::kReduceScatter, values, what, [&] {
+      at::Tensor whole = values, part = own_part(values);
+      return backend_->_reduce_scatter_base(part, whole);
+    });
+  }
+
+  std::unique_ptr<Pending> begin_all_gather(const at::Tensor& values, const std::string& what) override {
+    return begin(Collective::kAllGather, values, what, [&] {
+      at::Tensor whole = values, part = own_part(values);
+      return backend_->_allgather_base(whole, part);
+    });
   }
 
   void broadcast(const at::Tensor& values, const std::string& what) override {
-    guarded(what, [&] {
+    begin(Collective::kBroadcast, values, what, [&] {
       std::vector<at::Tensor> tensors = {values};
-      backend_->broadcast(tensors)->wait();
-    });
+      return backend_->broadcast(tensors);
+    })->wait();
   }
+
+  Traffic traffic(Collective kind) const override { return traffic_[static_cast<size_t>(kind)]; }
 
   std::vector<std::string> gather(const std::string& mine, const std::string& what) override {
     std::vector<std::string> all;
@@ -158,9 +173,9 @@ class C10dGroup : public ProcessGroup {
   }
 
  private:
-  class Collective : public Pending {
+  class Started : public Pending {
    public:
-    Collective(C10dGroup& group, c10::intrusive_ptr<c10d::Work> work, std::string what)
+    Started(C10dGroup& group, c10::intrusive_ptr<c10d::Work> work, std::string what)
         : group_(group), work_(std::move(work)), what_(std::move(what)) {}
     void wait() override {
       group_.guarded(what_, [this] { work_->wait(); });
@@ -171,6 +186,22 @@ class C10dGroup : public ProcessGroup {
     c10::intrusive_ptr<c10d::Work> work_;
     std::string what_;
   };
+
+  template <typename Start>
+  std::unique_ptr<Pending> begin(Collective kind, const at::Tensor& values, const std::string& what,
+                                 const Start& start) {
+    c10::intrusive_ptr<c10d::Work> work;
+    guarded(what, [&] { work = start(); });
+    Traffic& traffic = traffic_[static_cast<size_t>(kind)];
+    ++traffic.calls;
+    traffic.bytes += values.nbytes();
+    return std::make_unique<Started>(*this, std::move(work), what);
+  }
+
+  at::Tensor own_part(const at::Tensor& values) const {
+    const int64_t count = values.numel() / size();
+    return values.view(-1).narrow(0, rank() * count, count);
+  }
 
   Liveness::Options liveness(const DistributedConfig& config, const Options& options) {
     Liveness::Options out;
@@ -212,6 +243,7 @@ class C10dGroup : public ProcessGroup {
   Liveness liveness_;
   c10::intrusive_ptr<c10d::Backend> backend_;
   uint64_t gathers_ = 0, firsts_ = 0, waits_ = 0;
+  std::array<Traffic, 4> traffic_;  // by Collective
   bool failed_ = false;
 };
 

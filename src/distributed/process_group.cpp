@@ -9,6 +9,16 @@ std::unique_ptr<ProcessGroup::Pending> ProcessGroup::begin_sum(const at::Tensor&
   return std::make_unique<Pending>();
 }
 
+std::unique_ptr<ProcessGroup::Pending> ProcessGroup::begin_reduce_scatter(const at::Tensor& /*values*/,
+                                                                          const std::string& /*what*/) {
+  return std::make_unique<Pending>();
+}
+
+std::unique_ptr<ProcessGroup::Pending> ProcessGroup::begin_all_gather(const at::Tensor& /*values*/,
+                                                                      const std::string& /*what*/) {
+  return std::make_unique<Pending>();
+}
+
 std::string ProcessGroup::first_does(const std::function<std::string()>& action, const std::string& what) {
   constexpr char kDone = '+', kFailed = '-';
   if (rank() != 0) {

@@ -51,8 +51,9 @@ nlohmann::json parse_state(const std::string& text) {
   }
 }
 
-void load_part(const std::filesystem::path& file, const std::vector<NamedTensor>& destination) {
-  load_state_dict(TensorFile::open(file), destination);
+void load_part(const std::filesystem::path& file, ArenaPart part, ParameterArena& arena) {
+  arena.write(
+      part, [&](const std::vector<NamedTensor>& destination) { load_state_dict(TensorFile::open(file), destination); });
 }
 
 // JSON has no NaN; the writer of .pth files takes this for one.
@@ -103,10 +104,9 @@ LoadedState load_checkpoint(const SavedCheckpoint& checkpoint, ParameterArena& a
   if (out.state.step != checkpoint.step) {
     fail<CheckpointError>("state.json is of step ", out.state.step, ", its folder of step ", checkpoint.step);
   }
-  load_part(checkpoint.folder / kEma, arena.ema());
-  load_part(checkpoint.folder / kMoments, arena.moments());
-  load_part(checkpoint.folder / kWeights, arena.weights());  // last: ema() shows the weights where none are averaged
-  arena.weights_changed();
+  load_part(checkpoint.folder / kEma, ArenaPart::kEma, arena);
+  load_part(checkpoint.folder / kMoments, ArenaPart::kMoments, arena);
+  load_part(checkpoint.folder / kWeights, ArenaPart::kWeights, arena);  // last, as write() wants it
   return out;
 }
 

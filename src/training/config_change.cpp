@@ -15,6 +15,7 @@ const std::set<std::string>& free_settings() {
   static const std::set<std::string> names = {"trainer.multinode",
                                               "trainer.local_rank",
                                               "trainer.bucket_mb",
+                                              "trainer.shard_optimizer",
                                               "trainer.log_freq",
                                               "trainer.save_freq",
                                               "trainer.lr_scaling_factor",

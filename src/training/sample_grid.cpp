@@ -67,6 +67,7 @@ std::vector<Image> draw(const Config& config, const GridSetup& setup, const UNet
 std::optional<Image> draw_grid(const Config& config, const GridSetup& setup, UNet& model, ParameterArena& arena,
                                TextEncoder* encoder) {
   const EvaluationMode mode(model, arena);
+  if (!setup.draws) return std::nullopt;
   std::vector<Image> images;
   const auto batch = static_cast<size_t>(config.trainer.batch_size);
   for (size_t first = 0; first < setup.prompts.size(); first += batch) {

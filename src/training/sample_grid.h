@@ -20,10 +20,11 @@ struct GridSetup {
   int64_t side = 0;  // of the pictures, in pixels
   at::Device device = at::kCPU;
   const std::atomic<bool>* stop = nullptr;  // looked at before each step of sampling
+  bool draws = true;                        // or only helps: a divided arena is put together by all processes
 };
 
 // Drawn with the averaged weights; the model trains on as if nothing had been. Inner levels are left out.
-// Nothing when `stop` has become true.
+// Nothing when `stop` has become true. All processes call it, one draws.
 std::optional<Image> draw_grid(const Config& config, const GridSetup& setup, UNet& model, ParameterArena& arena,
                                TextEncoder* encoder);
 

@@ -90,6 +90,7 @@ class TrainJob {
 
  private:
   void compare_with_first();
+  void report_memory() const;
   void open_training_set();
   void open_validation_set();
   void choose_grid(const TrainingData& shown);
@@ -158,6 +159,7 @@ TrainJob::TrainJob(const Config& config, ProcessGroup& group, at::Device device,
     log_info("goes on at step ", trainer_->state().step, " from ", printable(saved->folder.string(), 1000));
   }
   compare_with_first();
+  report_memory();
   if (run_ == nullptr) return;
   open_metrics(trainer_->state().step + 1);
   const std::string yaml = dump_yaml(config_);
@@ -193,6 +195,19 @@ void TrainJob::compare_with_first() {
     fail<DistributedError>("rank ", group_.rank(), " can't train with rank 0: ", name, " is ", value, " here and ",
                            printable(first.at(name).get<std::string>()), " there");
   }
+}
+
+// What training keeps per parameter; activations come on top.
+void TrainJob::report_memory() const {
+  const ParameterArena::Bytes bytes = trainer_->arena().bytes();
+  const auto megabytes = [](uint64_t count) {
+    char text[40];
+    std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(count) / 1e6);
+    return std::string(text);
+  };
+  log_info("state of the training: ", megabytes(bytes.all()), " in this process (weights ", megabytes(bytes.weights),
+           ", gradients ", megabytes(bytes.gradients), ", moments ", megabytes(bytes.moments), ", averages ",
+           megabytes(bytes.ema), ")", trainer_->arena().divided() ? ", divided among the processes" : "");
 }
 
 void TrainJob::open_training_set() {
@@ -238,6 +253,7 @@ void TrainJob::choose_grid(const TrainingData& shown) {
   grid_.side = config_.reader.image_size;
   grid_.device = device_;
   grid_.stop = &stop_;
+  grid_.draws = run_ != nullptr;
   if (t.sample_freq == 0) return;
   const bool embeddings = config_.text.kind == TextKind::kPrecomputed;
   if (grid_.prompts.empty() && embeddings) {
@@ -269,7 +285,7 @@ void TrainJob::look_after(const StepReport& report) {
   try {
     if (run_ != nullptr && (due(t.log_freq) || report.step == 1)) write_scalars(report);
     if (validation_ && due(t.validation_freq) && !report.stop) write_validation(report.step);
-    if (run_ != nullptr && due(t.sample_freq) && !stop_) write_samples(report.step);
+    if (due(t.sample_freq) && !report.stop) write_samples(report.step);
   } catch (const DistributedError&) {
     throw;
   } catch (const std::exception& error) {
@@ -299,7 +315,7 @@ void TrainJob::write_scalars(const StepReport& report) {
 void TrainJob::write_samples(uint64_t step) {
   if (grid_.prompts.empty()) return;
   const std::optional<Image> sheet = draw_grid(config_, grid_, *model_, trainer_->arena(), encoder_.get());
-  if (!sheet) return;
+  if (!sheet || run_ == nullptr) return;
   metrics_->image(static_cast<int64_t>(step), "samples", *sheet);
   const auto folder = run_->folder() / "samples";
   make_writable_folder(folder);

@@ -59,7 +59,7 @@ struct Trainer::Impl {
         loss(source.diffusion, source.model, given.device, given.compat),
         arena(arena_parameters(*given.model, given.text, inner_predictions_count(source)),
               arena_options(source, given)),
-        exchange(arena, given.group != nullptr ? *given.group : alone, exchange_options(source.trainer)),
+        exchange(arena, group(), source.trainer.reduce_precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat),
         learning_rate(source.trainer, given.compat),
         writer(lasting(source), given.run, given.text != nullptr ? given.text->vocabulary() : std::string()) {
     state.seed = seed;
@@ -78,13 +78,8 @@ struct Trainer::Impl {
     ParameterArena::Options options;
     options.compute = config.runtime.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
     options.device = parts.device;
-    return options;
-  }
-
-  static GradientExchange::Options exchange_options(const TrainerConfig& trainer) {
-    GradientExchange::Options options;
-    options.bucket_bytes = static_cast<int64_t>(trainer.bucket_mb * 1e6);
-    options.reduce = trainer.reduce_precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+    options.bucket_numbers = std::max<int64_t>(static_cast<int64_t>(config.trainer.bucket_mb * 1e6) / 4, 1);
+    if (config.trainer.shard_optimizer) options.divided_over = parts.group;
     return options;
   }
 
@@ -102,6 +97,7 @@ struct Trainer::Impl {
   TrainingInputs noisy_inputs(const Batch& batch);
   void update(StepReport& report, double weight);
   void roll_back();
+  bool wanted(bool own);
   void save();
   void save_or_report();
   std::exception_ptr save_at_end();
@@ -262,20 +258,29 @@ StepReport Trainer::Impl::step() {
   return report;
 }
 
+// What rank 0, which writes, wants. Where all take part in a checkpoint they have to know.
+bool Trainer::Impl::wanted(bool own) {
+  constexpr const char *kYes = "yes", *kNo = "no";
+  return arena.divided() ? group().from_first(own ? kYes : kNo, "whether to write a checkpoint") == kYes : own;
+}
+
 // Writes a checkpoint: at once where the weights lie in host memory (a second copy of them would be too much), in the
-// background from a copy where they don't.
+// background from a copy where they don't. A divided arena is collected by all processes.
 void Trainer::Impl::save() {
   writer.wait_and_report();  // only then may it be asked what there is
-  if (writer.has_all_of(state.step)) return;
+  if (!wanted(!writer.has_all_of(state.step))) return;
   const bool background = !parts.device.is_cpu();
-  writer.save(checkpoint_content(lasting(config), state, arena, *parts.data, group().size(), background), state,
-              background);
+  CheckpointContent content =
+      checkpoint_content(lasting(config), state, arena, *parts.data, group().size(), background && !arena.divided());
+  if (parts.run != nullptr) writer.save(std::move(content), state, background);
 }
 
 // A checkpoint that can't be written now is no reason not to go on.
 void Trainer::Impl::save_or_report() {
   try {
     save();
+  } catch (const DistributedError&) {
+    throw;
   } catch (const std::exception& error) {
     log_error("no checkpoint at step ", state.step, ": ", error.what(), ". Training goes on");
   }
@@ -330,7 +335,7 @@ TrainingEnd Trainer::Impl::run() {
   // One of several processes is enough to say how it goes.
   std::optional<StepDisplay> display;
   if (group().rank() == 0) display.emplace(config.trainer, last, state, parts.show);
-  if (writer.lacks_models(state.step)) save_or_report();
+  if (wanted(writer.lacks_models(state.step))) save_or_report();
   bool overdue = false;
   bool stopped = false;
   while (state.step < last && !stopped) {
@@ -338,7 +343,7 @@ TrainingEnd Trainer::Impl::run() {
     try {
       report = step();
     } catch (const std::exception&) {
-      if (ended_together) save_or_report();
+      if (ended_together && save_at_end()) log_error("no checkpoint at step ", state.step, " before the end");
       throw;
     }
     if (display) display->add(report, state);

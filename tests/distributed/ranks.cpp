@@ -16,8 +16,7 @@ namespace {
 
 // c10d's flight recorder is one for all groups of a process, and its list of them is written without a lock
 // (LibTorch 2.11): with several ranks as threads that ends in a crash now and then. A real process has one group.
-[[maybe_unused]] const bool kNoFlightRecorder =
-    ::setenv("TORCH_FR_BUFFER_SIZE", "0", 1) == 0 && ::setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "0", 1) == 0;
+[[maybe_unused]] const bool kNoFlightRecorder = ::setenv("TORCH_FR_BUFFER_SIZE", "0", 1) == 0;
 
 }  // namespace
 

@@ -33,12 +33,28 @@ struct Case {
 struct Outcome {
   std::vector<double> losses;
   std::vector<int64_t> images;
-  std::vector<at::Tensor> first_gradients, weights, ema;
-  GradientExchange::Traffic traffic;
+  std::vector<at::Tensor> first_gradients, weights, ema;  // a divided run: the last two on rank 0 only
+  std::vector<at::Tensor> parameters;                     // what the module computes with
 };
 
-Outcome train(const Case& setup, ProcessGroup& group, int steps) {
+// By parameter, each in the order of its memory. Of a divided arena put together from the processes' parts.
+std::vector<at::Tensor> summed_gradients(const ParameterArena& arena, ProcessGroup& group) {
+  const at::Tensor flat = at::zeros_like(arena.flat_gradients());
+  for (const ParameterArena::Range& bucket : arena.buckets()) {
+    const ParameterArena::Range own = arena.own_part(bucket);
+    flat.narrow(0, own.first, own.count).copy_(arena.flat_gradients().narrow(0, own.first, own.count));
+  }
+  if (arena.divided()) group.sum(flat, "gradients");
+  std::vector<at::Tensor> out;
+  for (const ParameterArena::Range& range : arena.trained_ranges()) {
+    out.push_back(flat.narrow(0, range.first, range.count));
+  }
+  return out;
+}
+
+Outcome train(const Case& setup, ProcessGroup& group, int steps, bool sharded = false) {
   Config config = tiny_config(setup.nested, setup.settings);
+  config.trainer.shard_optimizer = sharded;
   config.trainer.num_gradient_accumulations = setup.accumulations;
   config.trainer.batch_size = kGlobalRows / group.size() / setup.accumulations;
   config.trainer.adam_eps = 1e-4;  // with 1e-8 Adam makes steps of full size out of rounding errors
@@ -54,21 +70,14 @@ Outcome train(const Case& setup, ProcessGroup& group, int steps) {
     const StepReport report = trainer->step();
     out.losses.push_back(report.loss);
     out.images.push_back(report.images);
-    if (step == 0) out.first_gradients = copies(trainer->arena().gradients());
+    if (step == 0) out.first_gradients = summed_gradients(trainer->arena(), group);
   }
   out.weights = copies(trainer->arena().weights());
   out.ema = copies(trainer->arena().ema());
-  return out;
-}
-
-double worst_relative(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
-  double worst = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double largest = b[i].abs().max().item<double>();
-    const double off = (a[i] - b[i]).abs().max().item<double>();
-    if (off > 0) worst = std::max(worst, largest > 0 ? off / largest : 1e30);
+  for (const at::Tensor& parameter : trainer->arena().trained_parameters()) {
+    out.parameters.push_back(parameter.detach().clone());
   }
-  return worst;
+  return out;
 }
 
 double worst_absolute(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
@@ -77,61 +86,69 @@ double worst_absolute(const std::vector<at::Tensor>& a, const std::vector<at::Te
   return worst;
 }
 
-class SeveralProcesses : public ::testing::TestWithParam<Case> {};
+class SeveralProcesses : public ::testing::TestWithParam<std::tuple<Case, bool>> {};
 
 TEST_P(SeveralProcesses, TrainTheModelThatOneWould) {
   constexpr int kSteps = 20;
-  const Case& setup = GetParam();
+  const auto& [setup, sharded] = GetParam();
   ProcessGroup alone;
   const Outcome one = train(setup, alone, kSteps);
   for (const int64_t world : {2, 4}) {
     if (kGlobalRows % (world * setup.accumulations) != 0) continue;
     std::vector<Outcome> ranks(static_cast<size_t>(world));
-    expect_ranks(world,
-                 [&](ProcessGroup& group) { ranks[static_cast<size_t>(group.rank())] = train(setup, group, kSteps); });
+    expect_ranks(world, [&, &setup = setup, sharded = sharded](ProcessGroup& group) {
+      ranks[static_cast<size_t>(group.rank())] = train(setup, group, kSteps, sharded);
+    });
     if (::testing::Test::HasFailure()) return;
     for (const Outcome& rank : ranks) {
       for (size_t step = 0; step < one.losses.size(); ++step) {
         EXPECT_NEAR(rank.losses[step], one.losses[step], 1e-5 * std::abs(one.losses[step])) << world << " " << step;
       }
       EXPECT_EQ(rank.images, one.images);
-      EXPECT_LT(worst_relative(rank.first_gradients, one.first_gradients), 1e-5) << world;
+      EXPECT_LT(worst_difference(rank.first_gradients, one.first_gradients), 1e-5) << world;
+      EXPECT_LT(worst_absolute(rank.parameters, one.parameters), 5e-6) << world;
+      EXPECT_EQ(worst_absolute(rank.parameters, ranks[0].parameters), 0) << "the same bits on all ranks";
+      if (sharded && &rank != &ranks[0]) continue;
       EXPECT_LT(worst_absolute(rank.weights, one.weights), 5e-6) << world;
       EXPECT_LT(worst_absolute(rank.ema, one.ema), 5e-6) << world;
-      EXPECT_EQ(worst_absolute(rank.weights, ranks[0].weights), 0) << "the same bits on all ranks";
     }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Cases, SeveralProcesses,
-    ::testing::Values(Case{"plain"}, Case{"holes", false, {}, 1, true}, Case{"accumulated", false, {}, 2, true},
-                      Case{"vdm", false, {{"use_vdm_loss_weights", "true"}}, 1, true},
-                      Case{"learned_text", false, {}, 1, false, true},
-                      Case{"small_buckets", false, {{"bucket_mb", "0.004"}}, 1, false, true},
-                      Case{"recomputed", true, {{"use_double_loss", "true"}, {"gradient_checkpointing", "true"}}},
-                      Case{"highest_level_only", true, {}}, Case{"frozen_inner", true, {{"freeze_inner_unet", "true"}}},
-                      // With 4 ranks of 2 rows, two of them have no row on the higher level.
-                      Case{"rank_without_rows", true, {{"use_double_loss", "true"}, {"mixed_ratio", "1:1"}}, 1, true},
-                      Case{"mixed_accumulated_vdm",
-                           true,
-                           {{"use_double_loss", "true"}, {"mixed_ratio", "1:1"}, {"use_vdm_loss_weights", "true"}},
-                           2,
-                           true}),
-    [](const auto& test) { return std::string(test.param.name); });
+    ::testing::Combine(
+        ::testing::Values(
+            Case{"plain"}, Case{"holes", false, {}, 1, true}, Case{"accumulated", false, {}, 2, true},
+            Case{"vdm", false, {{"use_vdm_loss_weights", "true"}}, 1, true},
+            Case{"learned_text", false, {}, 1, false, true},
+            Case{"small_buckets", false, {{"bucket_mb", "0.004"}}, 1, false, true},
+            Case{"recomputed", true, {{"use_double_loss", "true"}, {"gradient_checkpointing", "true"}}},
+            Case{"highest_level_only", true, {}}, Case{"frozen_inner", true, {{"freeze_inner_unet", "true"}}},
+            // With 4 ranks of 2 rows, two of them have no row on the higher level.
+            Case{"rank_without_rows", true, {{"use_double_loss", "true"}, {"mixed_ratio", "1:1"}}, 1, true},
+            Case{"mixed_accumulated_vdm",
+                 true,
+                 {{"use_double_loss", "true"}, {"mixed_ratio", "1:1"}, {"use_vdm_loss_weights", "true"}},
+                 2,
+                 true}),
+        ::testing::Bool()),
+    [](const auto& test) {
+      return std::string(std::get<0>(test.param).name) + (std::get<1>(test.param) ? "_sharded" : "");
+    });
 
 // What is handed to c10d: every gradient once a step, one call a bucket, in the same order everywhere; nothing between
 // micro-steps.
 TEST(GradientExchangeTest, SendsEachGradientOnce) {
   constexpr int64_t kWorld = 2;
   expect_ranks(kWorld, [&](ProcessGroup& group) {
-    ToyRun run(tiny_config());
+    ToyRun run(tiny_config(false, {{"bucket_mb", "0.004096"}}));
     const auto trainer = run.make_trainer();
     ParameterArena& arena = trainer->arena();
-    GradientExchange::Options options;
-    options.bucket_bytes = 4096;
-    GradientExchange exchange(arena, group, options);
-    EXPECT_GT(exchange.buckets(), 5U);
+    GradientExchange exchange(arena, group, at::kFloat);
+    const size_t buckets = arena.buckets().size();
+    EXPECT_GT(buckets, 5U);
+    const auto sent = [&group] { return group.traffic(ProcessGroup::Collective::kAllReduce); };
     const auto bytes = static_cast<uint64_t>(arena.flat_gradients().nbytes());
     const auto add_up = [&](double value) {
       at::Tensor sum = at::zeros({});
@@ -141,13 +158,13 @@ TEST(GradientExchangeTest, SendsEachGradientOnce) {
     for (uint64_t step = 1; step <= 3; ++step) {
       arena.zero_gradients();
       add_up(1);  // a micro-step
-      EXPECT_EQ(exchange.traffic().collectives, (step - 1) * exchange.buckets());
+      EXPECT_EQ(sent().calls, (step - 1) * buckets);
       exchange.begin();
       add_up(static_cast<double>(10 * (group.rank() + 1)));
-      EXPECT_EQ(exchange.traffic().collectives, step * exchange.buckets()) << "all gone before finish()";
+      EXPECT_EQ(sent().calls, step * buckets) << "all gone before finish()";
       exchange.finish();
-      EXPECT_EQ(exchange.traffic().collectives, step * exchange.buckets());
-      EXPECT_EQ(exchange.traffic().bytes, step * bytes);
+      EXPECT_EQ(sent().calls, step * buckets);
+      EXPECT_EQ(sent().bytes, step * bytes);
       for (const NamedTensor& gradient : arena.gradients()) {
         EXPECT_TRUE(at::all(gradient.tensor == 2 + 10 + 20).item<bool>()) << gradient.name;
       }
@@ -158,12 +175,10 @@ TEST(GradientExchangeTest, SendsEachGradientOnce) {
 // Parameters without a gradient in this process, or in any, don't hold up the others.
 TEST(GradientExchangeTest, SendsWhatIsLeftAtTheEnd) {
   expect_ranks(2, [&](ProcessGroup& group) {
-    ToyRun run(tiny_config());
+    ToyRun run(tiny_config(false, {{"bucket_mb", "0.002048"}}));
     const auto trainer = run.make_trainer();
     ParameterArena& arena = trainer->arena();
-    GradientExchange::Options options;
-    options.bucket_bytes = 2048;
-    GradientExchange exchange(arena, group, options);
+    GradientExchange exchange(arena, group, at::kFloat);
     for (int step = 0; step < 3; ++step) {
       arena.zero_gradients();
       exchange.begin();
@@ -187,12 +202,11 @@ TEST(GradientExchangeTest, RoundsToBfloat16WhenAsked) {
   expect_ranks(2, [&](ProcessGroup& group) {
     ToyRun run(tiny_config());
     const auto trainer = run.make_trainer();
-    GradientExchange::Options options;
-    options.reduce = at::kBFloat16;
-    GradientExchange exchange(trainer->arena(), group, options);
+    GradientExchange exchange(trainer->arena(), group, at::kBFloat16);
     trainer->arena().flat_gradients().fill_(1.0 + 1.0 / 512);  // between two bfloat16 numbers
     exchange.finish();
-    EXPECT_EQ(exchange.traffic().bytes, trainer->arena().flat_gradients().nbytes() / 2);
+    EXPECT_EQ(group.traffic(ProcessGroup::Collective::kAllReduce).bytes,
+              trainer->arena().flat_gradients().nbytes() / 2);
     EXPECT_EQ(trainer->arena().flat_gradients().max().item<double>(), 2);
   });
 }

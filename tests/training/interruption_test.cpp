@@ -95,24 +95,11 @@ class Killed : public ::testing::TestWithParam<Victim> {
       return words;
     }
 #ifdef MDM_TRAIN_PARALLEL
-    const fs::path data = folder_.path() / "data";
-    return {MDM_TRAIN_PARALLEL,
-            "--config-path",
-            (data / (victim.nested ? "nested.yaml" : "flat.yaml")).string(),
-            "--file-list",
-            (data / "train.tar").string(),
-            "--vocab-file",
-            (data / "vocabulary.vocab").string(),
-            "--output-dir",
-            run.string(),
-            "--num-training-steps",
-            std::to_string(steps),
-            "--save-freq",
-            save_freq,
-            "--threads",
-            std::to_string(victim.threads),
-            "--precision",
-            victim.precision};
+    std::vector<std::string> words = small_job_command(MDM_TRAIN_PARALLEL, folder_.path() / "data",
+                                                       victim.nested ? "nested.yaml" : "flat.yaml", run);
+    words.insert(words.end(), {"--num-training-steps", std::to_string(steps), "--save-freq", save_freq, "--threads",
+                               std::to_string(victim.threads), "--precision", victim.precision});
+    return words;
 #else
     return {};
 #endif

@@ -52,23 +52,9 @@ class Processes : public ::testing::Test {
   fs::path run() const { return folder_.path() / "run"; }
 
   std::vector<std::string> command(const fs::path& run, const std::vector<std::string>& extra = {}) const {
-    std::vector<std::string> words = {MDM_TRAIN_PARALLEL,
-                                      "--config-path",
-                                      (data() / "flat.yaml").string(),
-                                      "--file-list",
-                                      (data() / "train.tar").string(),
-                                      "--vocab-file",
-                                      (data() / "vocabulary.vocab").string(),
-                                      "--output-dir",
-                                      run.string(),
-                                      "--global-batch-size",
-                                      "4",
-                                      "--adam-eps",
-                                      "1e-4",
-                                      "--num-training-steps",
-                                      std::to_string(kSteps),
-                                      "--threads",
-                                      "1"};
+    std::vector<std::string> words = small_job_command(MDM_TRAIN_PARALLEL, data(), "flat.yaml", run);
+    words.insert(words.end(), {"--global-batch-size", "4", "--adam-eps", "1e-4", "--num-training-steps",
+                               std::to_string(kSteps), "--threads", "1"});
     words.insert(words.end(), extra.begin(), extra.end());
     return words;
   }
@@ -154,6 +140,30 @@ TEST_F(Processes, GoOnWithAnotherWorldSize) {
     step += 3;
     auto ranks = start(world, {"--num-training-steps", std::to_string(step)});
     expect_all(ranks, 0);
+    if (HasFailure()) return;
+  }
+  EXPECT_LT(distance(run(), one), 5e-6);
+}
+
+// The optimizer's state divided among two, then four, then not at all; with pictures and validation in between, which
+// need all of it.
+TEST_F(Processes, ShareTheOptimizer) {
+  const fs::path one = folder_.path() / "one";
+  Child whole(command(one), log(9), 1);
+  ASSERT_EQ(whole.wait(), 0) << whole.output();
+  int64_t step = 0;
+  for (const int64_t world : {2, 4, 1}) {
+    step += 4;
+    auto ranks = start(world, {"--num-training-steps", std::to_string(step), "--shard-optimizer", "true",
+                               "--sample-freq", "2", "--sample-steps", "2", "--validation-file-list",
+                               (data() / "train.tar").string(), "--validation-freq", "3"});
+    expect_all(ranks, 0);
+    if (world > 1) {
+      expect_in(ranks[0]->output(), "divided among the processes");
+    }
+    char picture[40];
+    std::snprintf(picture, sizeof picture, "step_%07d.png", static_cast<int>(step));
+    EXPECT_TRUE(fs::exists(run() / "samples" / picture)) << picture;
     if (HasFailure()) return;
   }
   EXPECT_LT(distance(run(), one), 5e-6);
@@ -260,16 +270,22 @@ int64_t faults() {
 // the bits of one that nobody killed. The same with a rank that is stopped and never goes on.
 TEST_F(Processes, EndWhenOneIsGoneAndGoOnExactly) {
   constexpr int64_t kWorld = 2;
-  const std::vector<std::string> flags = {"--num-training-steps", "40", "--save-freq", "4",
-                                          "--collective-timeout", "4"};
-  auto undisturbed = start(kWorld, flags);
-  expect_all(undisturbed, 0);
-  if (HasFailure()) return;
-  const auto expected = outcome_of(run(), 40);
+  std::vector<std::string> both[2];
+  std::map<std::string, std::string> outcomes[2];
+  for (const bool sharded : {false, true}) {
+    both[sharded] = {"--num-training-steps", "40", "--save-freq",       "4",
+                     "--collective-timeout", "4",  "--shard-optimizer", sharded ? "true" : "false"};
+    auto undisturbed = start(kWorld, both[sharded]);
+    expect_all(undisturbed, 0);
+    if (HasFailure()) return;
+    outcomes[sharded] = outcome_of(run(), 40);
+    fs::remove_all(run());
+  }
   std::mt19937 random(7);
   for (int64_t i = 0; i < faults(); ++i) {
-    const bool kill = i % 2 == 0;
+    const bool kill = i % 2 == 0, sharded = (i / 4) % 2 == 1;
     const int64_t victim = (i / 2) % kWorld;
+    const std::vector<std::string>& flags = both[sharded];
     fs::remove_all(run());
     {
       auto ranks = start(kWorld, flags);
@@ -280,7 +296,7 @@ TEST_F(Processes, EndWhenOneIsGoneAndGoOnExactly) {
       const std::string output = ranks[static_cast<size_t>(1 - victim)]->output();
       expect_in(output, concat("rank ", 1 - victim, " on "));
       expect_in(output, concat("rank ", victim, " on "));
-      expect_in(output, "sum of");
+      expect_in(output, " failed: ");
       if (HasFailure()) {
         ADD_FAILURE() << (kill ? "kill" : "stop") << " of rank " << victim << " after " << seconds << " s:\n" << output;
         return;
@@ -289,7 +305,7 @@ TEST_F(Processes, EndWhenOneIsGoneAndGoOnExactly) {
     }
     auto again = start(kWorld, flags);
     expect_all(again, 0);
-    EXPECT_EQ(outcome_of(run(), 40), expected) << (kill ? "kill" : "stop") << " of rank " << victim;
+    EXPECT_EQ(outcome_of(run(), 40), outcomes[sharded]) << (kill ? "kill" : "stop") << " of rank " << victim;
     if (HasFailure()) return;
   }
 }

@@ -100,4 +100,17 @@ void write_small_job(const std::filesystem::path& folder) {
   write_file(folder / "train.tsv", list);
 }
 
+std::vector<std::string> small_job_command(const std::string& program, const std::filesystem::path& folder,
+                                           const std::string& config, const std::filesystem::path& run) {
+  return {program,
+          "--config-path",
+          (folder / config).string(),
+          "--file-list",
+          (folder / "train.tar").string(),
+          "--vocab-file",
+          (folder / "vocabulary.vocab").string(),
+          "--output-dir",
+          run.string()};
+}
+
 }  // namespace mdm::training_test

@@ -43,29 +43,11 @@ class Soak : public ::testing::Test {
  protected:
   std::vector<std::string> command(const fs::path& run, int64_t steps) const {
     const fs::path data = folder_.path() / "data";
-    return {MDM_TRAIN_PARALLEL,
-            "--config-path",
-            (data / "flat.yaml").string(),
-            "--file-list",
-            (data / "train.tar").string(),
-            "--vocab-file",
-            (data / "vocabulary.vocab").string(),
-            "--output-dir",
-            run.string(),
-            "--num-training-steps",
-            std::to_string(steps),
-            "--save-freq",
-            "50",
-            "--validation-file-list",
-            (data / "train.tar").string(),
-            "--validation-freq",
-            "40",
-            "--sample-freq",
-            "60",
-            "--sample-steps",
-            "3",
-            "--threads",
-            "1"};
+    std::vector<std::string> words = small_job_command(MDM_TRAIN_PARALLEL, data, "flat.yaml", run);
+    words.insert(words.end(), {"--num-training-steps", std::to_string(steps), "--save-freq", "50",
+                               "--validation-file-list", (data / "train.tar").string(), "--validation-freq", "40",
+                               "--sample-freq", "60", "--sample-steps", "3", "--threads", "1"});
+    return words;
   }
   const TemporaryFolder folder_;
 };

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -200,6 +201,17 @@ TemporaryFolder::TemporaryFolder() {
 TemporaryFolder::~TemporaryFolder() {
   std::error_code code;
   std::filesystem::remove_all(path_, code);
+}
+
+double worst_difference(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  if (a.size() != b.size()) throw std::runtime_error("lists of different length are compared");
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double largest = b[i].abs().max().item<double>();
+    const double off = (a[i] - b[i]).abs().max().item<double>();
+    if (off > 0) worst = std::max(worst, largest > 0 ? off / largest : 1e30);
+  }
+  return worst;
 }
 
 std::vector<at::Tensor> copies(const std::vector<NamedTensor>& named) {

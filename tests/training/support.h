@@ -87,6 +87,9 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+/// Largest difference of each tensor as a share of the largest element in `b`'s; the largest of these.
+double worst_difference(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b);
+
 /// Their values, which later steps don't change.
 std::vector<at::Tensor> copies(const std::vector<NamedTensor>& named);
 

@@ -16,18 +16,6 @@
 namespace mdm::training_test {
 namespace {
 
-// Largest difference of each tensor as a share of its largest element.
-double worst_difference(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double worst = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double largest = b[i].abs().max().item<double>();
-    const double off = (a[i] - b[i]).abs().max().item<double>();
-    if (off > 0) worst = std::max(worst, largest > 0 ? off / largest : 1e30);
-  }
-  return worst;
-}
-
 struct AccumulationCase {
   const char* name;
   bool nested;

@@ -39,15 +39,16 @@ struct TrainerConfig {
   int64_t global_batch_size = 0;  ///< samples per step, over processes and accumulations; 0: batch_size says it
   double bucket_mb = 25;          ///< gradients that are summed over the processes at a time, > 0
   Precision reduce_precision = Precision::kFp32;  ///< arithmetic of these sums
-  double adam_beta1 = 0.9;                        ///< decay of the gradient's average, [0, 1)
-  double adam_beta2 = 0.999;                      ///< decay of the squared gradient's average, [0, 1)
-  double adam_eps = 1e-8;                         ///< added to the root of the latter, > 0
-  double weight_decay = 0;                        ///< AdamW only, >= 0
-  LrDecay lr_decay = LrDecay::kConstant;          ///< from the end of the warm-up to num_training_steps
-  double lr_end = 0;                              ///< cosine, linear: the last learning rate, as a share of lr, [0, 1]
-  double ema_decay = 0.9999;                      ///< decay of the averaged weights, [0, 1)
-  bool ema_warmup = true;                         ///< min(ema_decay, (1 + n) / (10 + n)) after n steps; false: fixed
-  bool gradient_checkpointing = false;            ///< recompute activations in the backward pass, stage by stage
+  bool shard_optimizer = false;  ///< each process keeps a part of moments, averages and bf16's float32 weights (ZeRO-1)
+  double adam_beta1 = 0.9;       ///< decay of the gradient's average, [0, 1)
+  double adam_beta2 = 0.999;     ///< decay of the squared gradient's average, [0, 1)
+  double adam_eps = 1e-8;        ///< added to the root of the latter, > 0
+  double weight_decay = 0;       ///< AdamW only, >= 0
+  LrDecay lr_decay = LrDecay::kConstant;  ///< from the end of the warm-up to num_training_steps
+  double lr_end = 0;                      ///< cosine, linear: the last learning rate, as a share of lr, [0, 1]
+  double ema_decay = 0.9999;              ///< decay of the averaged weights, [0, 1)
+  bool ema_warmup = true;                 ///< min(ema_decay, (1 + n) / (10 + n)) after n steps; false: fixed
+  bool gradient_checkpointing = false;    ///< recompute activations in the backward pass, stage by stage
   std::vector<int64_t> gradient_checkpointing_levels;  ///< levels where it is done, 0 the outermost; empty: all
   int64_t keep_last = 3;                               ///< checkpoints that are kept, >= 2
   int64_t keep_every = 0;                   ///< checkpoints of steps that are multiples of this stay; 0: none

@@ -29,6 +29,12 @@ class ProcessGroup {
     virtual void wait() {}
   };
 
+  enum class Collective { kAllReduce, kReduceScatter, kAllGather, kBroadcast };
+  /// What has been handed to the engine of collectives: calls, and bytes of their tensors.
+  struct Traffic {
+    uint64_t calls = 0, bytes = 0;
+  };
+
   struct Options {
     std::optional<at::Device> device =
         at::kCPU;  ///< where the tensors of collectives lie; nothing: only texts are shared
@@ -52,6 +58,12 @@ class ProcessGroup {
   virtual std::unique_ptr<Pending> begin_sum(const at::Tensor& values, const std::string& what);
   void sum(const at::Tensor& values, const std::string& what) { begin_sum(values, what)->wait(); }
 
+  /// The same, but each process gets its own part of the sum only: of size() equal parts of `values` (contiguous,
+  /// divisible) the one of its rank. The rest of `values` is undefined then.
+  virtual std::unique_ptr<Pending> begin_reduce_scatter(const at::Tensor& values, const std::string& what);
+  /// Each process has its own part of `values`, as above, and gets those of the others.
+  virtual std::unique_ptr<Pending> begin_all_gather(const at::Tensor& values, const std::string& what);
+
   /// Gives all processes rank 0's `values` (contiguous).
   virtual void broadcast(const at::Tensor& /*values*/, const std::string& /*what*/) {}
 
@@ -66,6 +78,8 @@ class ProcessGroup {
   /// Returns when all have called it: as long as they show signs of life, however long that takes. For what takes each
   /// process another time, and longer than collective_timeout.
   virtual void wait_for_others(const std::string& /*what*/) {}
+
+  virtual Traffic traffic(Collective /*kind*/) const { return {}; }
 
   /// Where the program is ("step 17"), for messages.
   virtual void set_place(const std::string& /*place*/) {}

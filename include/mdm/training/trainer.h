@@ -78,10 +78,10 @@ class Trainer {
 
   /// Trains until num_training_steps, or until asked to stop. Checkpoints every save_freq steps and at the end;
   /// one that can't be written in between is reported, and training goes on; none is written between steps that
-  /// brought no update. When the data ends the training (DataError) a checkpoint is written first. After
-  /// max_skipped_steps steps without an update in a row it goes back to the last checkpoint, once, and then throws
-  /// Error, as it does when the last checkpoint can't be written. What goes wrong in one process ends the step in all:
-  /// the others throw DistributedError, which names it.
+  /// brought no update. When a step fails before its update (DataError, too little memory) a checkpoint is written
+  /// first. After max_skipped_steps steps without an update in a row it goes back to the last checkpoint, once, and
+  /// then throws Error, as it does when the last checkpoint can't be written. What goes wrong in one process ends the
+  /// step in all: the others throw DistributedError, which names it.
   TrainingEnd run();
 
   /// One step; run() is made of these. Saves nothing.
