@@ -11,6 +11,7 @@ MDM_MUTANTS="${MDM_MUTANTS:-20000}" MDM_SANITIZE_SECONDS="${MDM_SANITIZE_SECONDS
 scripts/build.sh cpu interruption_test processes_test
 MDM_KILLS="${MDM_KILLS:-200}" MDM_SOAK_STEPS="${MDM_SOAK_STEPS:-2000}" OMP_WAIT_POLICY=passive build/cpu/bin/interruption_test --gtest_brief=1
 
-# One of two processes is killed or stopped: the other ends, and the job goes on to the bit; each of the four cases 20 times.
+# One of two processes is killed or stopped: the other ends, and the job goes on to the bit; each of the four kinds 20 times, half
+# of them with a divided optimizer.
 MDM_PROCESS_FAULTS="${MDM_PROCESS_FAULTS:-80}" OMP_WAIT_POLICY=passive build/cpu/bin/processes_test --gtest_brief=1 \
   --gtest_filter='Processes.EndWhenOneIsGoneAndGoOnExactly'

@@ -17,7 +17,7 @@ LoadedConfig demo_config(const char* name) {
 }
 
 TEST(DemoConfigs, LoadWithoutAWarningAndCanBeBuilt) {
-  for (const char* name : {"shapes_32.yaml", "shapes_nested_64.yaml", "emoji_nested_64.yaml"}) {
+  for (const char* name : {"shapes_32.yaml", "shapes_nested_64.yaml", "emoji_32.yaml", "emoji_nested_64.yaml"}) {
     const LoadedConfig loaded = demo_config(name);
     EXPECT_TRUE(loaded.warnings.empty()) << name << ": " << loaded.warnings[0];
     const Config& config = loaded.config;
