@@ -65,6 +65,30 @@ class OneText : public TextSource {
   TextEmbedding text_;
 };
 
+// Elements of the trained parameters in the arena's slots, by what they compute in.
+Json slot_numbers(const ParameterArena& arena) {
+  constexpr int64_t kSlotAlignment = 32;
+  int64_t rounded = 0, floats = 0;
+  for (const at::Tensor& parameter : arena.trained_parameters()) {
+    const int64_t room = (parameter.numel() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+    (parameter.scalar_type() == at::kBFloat16 ? rounded : floats) += room;
+  }
+  return {{"bfloat16", rounded}, {"float32", floats}};
+}
+
+// Calls and bytes handed to the engine of collectives so far, by kind.
+Json traffic_of(const ProcessGroup& group) {
+  using Kind = ProcessGroup::Collective;
+  Json out;
+  for (const auto& [name, kind] :
+       {std::pair("all_reduce", Kind::kAllReduce), std::pair("reduce_scatter", Kind::kReduceScatter),
+        std::pair("all_gather", Kind::kAllGather)}) {
+    const ProcessGroup::Traffic traffic = group.traffic(kind);
+    out[name] = {{"calls", traffic.calls}, {"bytes", traffic.bytes}};
+  }
+  return out;
+}
+
 int run(const ParsedCommandLine& command_line) {
   Config config = command_line.load().config;
   if (config.sample.checkpoint.empty())
@@ -119,6 +143,7 @@ int run(const ParsedCommandLine& command_line) {
   for (int64_t i = 0; i < warm_up; ++i) step();
   const size_t first = losses.size();
   sum = {};
+  const Json traffic_before = traffic_of(*group);
   const Timings timings = timed_steps(step, steps, command_line.has("turns"));
   const double step_peak = peak_rss_mib();
 
@@ -145,6 +170,12 @@ int run(const ParsedCommandLine& command_line) {
                         {"gradients", static_cast<double>(bytes.gradients) / 1e6},
                         {"moments", static_cast<double>(bytes.moments) / 1e6},
                         {"averages", static_cast<double>(bytes.ema) / 1e6}};
+  report["numbers"] = slot_numbers(trainer.arena());
+  report["bucket_mb"] = config.trainer.bucket_mb;
+  report["reduce_precision"] = config.trainer.reduce_precision == Precision::kBf16 ? "bf16" : "fp32";
+  report["sharded"] = trainer.arena().divided();
+  report["timed_steps"] = losses.size() - first;
+  report["traffic"] = {{"before", traffic_before}, {"after", traffic_of(*group)}};
   if (group->rank() != 0) return 0;
   std::cout << report.dump(command_line.has("turns") ? -1 : 2) << std::endl;
   return 0;

@@ -360,7 +360,7 @@ TEST_F(HubCacheTest, AbsentModelsSayHowToGetThem) {
   expect_error<ConfigError>(
       [&] { resolve_text_model("google/flan-t5-xl", cache_); },
       {"models--google--flan-t5-xl", "config.json", "spiece.model", "huggingface-cli download google/flan-t5-xl"});
-  for (const char* name : {"", "../x", "a/b/c", "a/..", "/no/such/folder", "-x/y", "a\nb"}) {
+  for (const char* name : {"", "../mdm_no_such_folder", "a/b/c", "a/..", "/no/such/folder", "-x/y", "a\nb"}) {
     expect_error<ConfigError>([&] { resolve_text_model(name, cache_); },
                               {"text_model", "A text model is a folder with config.json"});
   }
