@@ -22,7 +22,7 @@ SLOT = 32  # elements to which the arena aligns
 # matrix products and attention, counted from their shapes), batch of a process. Backward: twice the forward.
 MODELS = {
     "cc12m_64x64": {"parameters": 461.4e6, "gflop": 371, "batch": 32},
-    "cc12m_256x256": {"parameters": 476.6e6, "gflop": 596, "batch": 24},
+    "cc12m_256x256": {"parameters": 476.6e6, "gflop": 596, "batch": 2},
     "cc12m_1024x1024": {"parameters": 481.0e6, "gflop": 1026, "batch": 4},
 }
 
