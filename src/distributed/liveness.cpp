@@ -39,11 +39,17 @@ struct Liveness::State {
   std::string waiting_for;
   std::optional<Clock::time_point> waiting_since;
   uint64_t beats = 0;
+  Clock::time_point last_beat = Clock::now();  // when the store last had this process's
 
   std::vector<std::string> all_beats() const;
   std::string answer_to(Question question);
   void show_sign_of_life();
+  std::string silent_store() const;
 };
+
+std::string Liveness::State::silent_store() const {
+  return concat("the store of the processes gives no answer, and so rank 0 on ", options.hosts.at(0), " doesn't");
+}
 
 std::vector<std::string> Liveness::State::all_beats() const {
   std::vector<std::string> all;
@@ -71,6 +77,7 @@ void Liveness::State::show_sign_of_life() {
   store->set(beat_key(options.rank), std::vector<uint8_t>(value.begin(), value.end()));
   const std::string told = Rendezvous::failure(*store);
   const std::lock_guard<std::mutex> lock(mutex);
+  last_beat = Clock::now();
   if (words) last_words.reset();
   if (!told.empty() && failure.empty()) {
     failure = told;
@@ -144,7 +151,12 @@ void Liveness::watch(const std::shared_ptr<State>& state) {
     if (state->failed_at && now - *state->failed_at > kEndByItself) {
       why = state->failure.empty() ? concat(state->waiting_for, " at ", state->place, " has failed") : state->failure;
     } else if (state->waiting_since && now - *state->waiting_since > state->options.collective_timeout + kEndByItself) {
-      why = concat(state->waiting_for, " at ", state->place, " doesn't end");
+      // Nobody can be asked from here; but a store that is silent, too, says who it is.
+      const bool silent = now - state->last_beat > kSilence + kBeat;
+      why =
+          concat("rank ", state->options.rank, " on ",
+                 state->options.hosts.at(static_cast<size_t>(state->options.rank)), " at ", state->place, ": ",
+                 state->waiting_for, " failed: it doesn't end", silent ? "; " + state->silent_store() : std::string());
     }
     if (why.empty()) continue;
     lock.unlock();
@@ -205,8 +217,7 @@ std::string Liveness::ask(Question question) {
   if (question == Question::kWhatIsWrong && !state_->failed_at) state_->failed_at = Clock::now();
   if (state_->answer) return *state_->answer;
   if (!state_->failure.empty()) return state_->failure;
-  return state_->failure = concat("the store of the processes gives no answer, and so rank 0 on ",
-                                  state_->options.hosts.at(0), " doesn't");
+  return state_->failure = state_->silent_store();
 }
 
 }  // namespace mdm

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
@@ -260,8 +261,11 @@ StepReport Trainer::Impl::step() {
 
 // What rank 0, which writes, wants. Where all take part in a checkpoint they have to know.
 bool Trainer::Impl::wanted(bool own) {
-  constexpr const char *kYes = "yes", *kNo = "no";
-  return arena.divided() ? group().from_first(own ? kYes : kNo, "whether to write a checkpoint") == kYes : own;
+  if (!arena.divided()) return own;
+  const at::Tensor votes = at::full({1}, own && group().rank() == 0 ? 1.0 : 0.0,
+                                    at::TensorOptions().dtype(at::kDouble).device(parts.device));
+  group().sum(votes, "whether to write a checkpoint");
+  return votes.item<double>() > 0;
 }
 
 // Writes a checkpoint: at once where the weights lie in host memory (a second copy of them would be too much), in the
