@@ -29,7 +29,7 @@ MODELS = {
 # Not measured: this project has had no cluster. Figures of the H100's and InfiniBand's data sheets times a share that
 # well-made programs reach.
 GPU = {
-    "flops": 790e12 * 0.40,          # bf16, dense
+    "flops": 316e12,                 # bf16, dense: a third of the data sheet's
     "memory": 3.35e12 * 0.75,        # bytes a second: the optimizer's step is one pass over its buffers
     "node": 8,                       # GPUs of a machine
     "inside": 450e9 * 0.75,          # bytes a second and direction between the GPUs of a machine
