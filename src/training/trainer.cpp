@@ -101,6 +101,7 @@ struct Trainer::Impl {
   bool wanted(bool own);
   void save();
   void save_or_report();
+  void save_before_end();
   std::exception_ptr save_at_end();
   void load(const SavedCheckpoint& checkpoint, bool from_ema);
   uint64_t last_step() const;
@@ -317,6 +318,15 @@ void Trainer::Impl::roll_back() {
   log_warning(what, " (up to step ", at, "): going back to step ", state.step, " with other noise");
 }
 
+// After a step that has failed: that is what the user is told, whatever becomes of the checkpoint.
+void Trainer::Impl::save_before_end() {
+  try {
+    save();
+  } catch (const std::exception& error) {
+    log_error("no checkpoint at step ", state.step, " before the end: ", error.what());
+  }
+}
+
 // What went wrong; null: nothing.
 std::exception_ptr Trainer::Impl::save_at_end() {
   try {
@@ -347,7 +357,7 @@ TrainingEnd Trainer::Impl::run() {
     try {
       report = step();
     } catch (const std::exception&) {
-      if (ended_together && save_at_end()) log_error("no checkpoint at step ", state.step, " before the end");
+      if (ended_together) save_before_end();
       throw;
     }
     if (display) display->add(report, state);
