@@ -9,6 +9,7 @@ include(Cuda)
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 find_package(ZLIB REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(yaml-cpp REQUIRED)
 if(NOT TARGET yaml-cpp::yaml-cpp)  # Debian's 0.7 exports the name without a namespace
   add_library(yaml-cpp::yaml-cpp ALIAS yaml-cpp)
@@ -22,6 +23,7 @@ pkg_check_modules(WEBP REQUIRED IMPORTED_TARGET libwebp libwebpdemux libwebpmux)
 pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 if(MDM_WITH_CURL)
   find_package(CURL REQUIRED)  # 7.85 or later
+  find_package(pugixml REQUIRED)  # what S3 answers
 endif()
 # Collectives of several processes: c10d's Gloo on CPUs (LibTorch has the code, but not these headers of its own), and
 # NCCL in a build with CUDA.

@@ -30,6 +30,8 @@ THIRD_PARTY = {
     "libjpeg-turbo": (r"turbojpeg\.h|jpeglib\.h", {"media"}),
     "libwebp": (r"webp/", {"media"}),
     "libcurl": (r"curl/", {"net"}),
+    "pugixml": (r"pugixml", {"net"}),
+    "OpenSSL": (r"openssl/", {"core"}),
     "FreeType": (r"ft2build\.h|freetype/", {"demo"}),
     "HarfBuzz": (r"hb\.h|hb-", {"demo"}),
     "zlib": (r"zlib\.h", None),

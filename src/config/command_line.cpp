@@ -1,6 +1,8 @@
 // Command lines: arguments -> config files and overrides; errors -> exit codes.
 #include "mdm/config/command_line.h"
 
+#include <cerrno>
+#include <cstdlib>
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
@@ -211,6 +213,34 @@ int report(const char* what, int code) {
 std::string ParsedCommandLine::option(const std::string& name, const std::string& otherwise) const {
   const auto found = options.find(name);
   return found == options.end() ? otherwise : found->second;
+}
+
+std::string ParsedCommandLine::required(const std::string& name) const {
+  if (!has(name)) fail<ConfigError>(positionals.empty() ? "" : printable(positionals[0]) + " needs ", "--", name);
+  return option(name);
+}
+
+int64_t ParsedCommandLine::whole_number(const std::string& name, int64_t otherwise, int64_t least, int64_t most) const {
+  if (!has(name)) return otherwise;
+  const std::string text = option(name);
+  char* end = nullptr;
+  errno = 0;
+  const long long value = std::strtoll(text.c_str(), &end, 10);
+  if (text.empty() || *end != '\0' || errno != 0 || value < least || value > most) {
+    fail<ConfigError>("--", name, ": '", printable(text), "' is not a whole number in ", least, "..", most);
+  }
+  return value;
+}
+
+double ParsedCommandLine::number(const std::string& name, double otherwise, double least, double most) const {
+  if (!has(name)) return otherwise;
+  const std::string text = option(name);
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0' || !(value >= least && value <= most)) {
+    fail<ConfigError>("--", name, ": '", printable(text), "' is not a number in ", least, "..", most);
+  }
+  return value;
 }
 
 LoadedConfig ParsedCommandLine::preliminary() const {

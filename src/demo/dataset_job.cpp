@@ -22,36 +22,6 @@
 namespace mdm {
 namespace {
 
-// A whole number from a flag; ConfigError unless it is one in [least, most].
-int64_t whole_number(const ParsedCommandLine& command_line, const std::string& name, int64_t otherwise, int64_t least,
-                     int64_t most) {
-  if (!command_line.has(name)) return otherwise;
-  const std::string text = command_line.option(name);
-  char* end = nullptr;
-  errno = 0;
-  const long long value = std::strtoll(text.c_str(), &end, 10);
-  if (text.empty() || *end != '\0' || errno != 0 || value < least || value > most) {
-    fail<ConfigError>("--", name, ": '", printable(text), "' is not a whole number in ", least, "..", most);
-  }
-  return value;
-}
-
-double share(const ParsedCommandLine& command_line, const std::string& name, double otherwise) {
-  if (!command_line.has(name)) return otherwise;
-  const std::string text = command_line.option(name);
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != '\0' || !(value >= 0 && value <= 1)) {
-    fail<ConfigError>("--", name, ": '", printable(text), "' is not a number in 0..1");
-  }
-  return value;
-}
-
-std::string required(const ParsedCommandLine& command_line, const std::string& name) {
-  if (!command_line.has(name)) fail<ConfigError>(command_line.positionals[0], " needs --", name);
-  return command_line.option(name);
-}
-
 constexpr int64_t kMostSamples = int64_t{1} << 40;
 constexpr int64_t kMostSeed = (int64_t{1} << 62) - 1;
 
@@ -86,21 +56,21 @@ class WritingProgress {
 
 SceneShares scene_shares(const ParsedCommandLine& command_line) {
   SceneShares shares;
-  shares.two_objects = share(command_line, "two-objects", shares.two_objects);
-  shares.left_or_upper_first = share(command_line, "left-or-upper-first", shares.left_or_upper_first);
+  shares.two_objects = command_line.number("two-objects", shares.two_objects, 0, 1);
+  shares.left_or_upper_first = command_line.number("left-or-upper-first", shares.left_or_upper_first, 0, 1);
   return shares;
 }
 
 int write_shapes(const ParsedCommandLine& command_line) {
   ShapeDataset settings;
-  settings.folder = required(command_line, "output-dir");
-  settings.count = static_cast<uint64_t>(whole_number(command_line, "count", 20000, 1, kMostSamples - 1));
+  settings.folder = command_line.required("output-dir");
+  settings.count = static_cast<uint64_t>(command_line.whole_number("count", 20000, 1, kMostSamples - 1));
   settings.validation_count =
-      static_cast<uint64_t>(whole_number(command_line, "validation-count", 512, 0, kMostSamples));
-  settings.side = static_cast<int>(whole_number(command_line, "side", 32, 16, 1024));
-  settings.seed = static_cast<uint64_t>(whole_number(command_line, "seed", 1, 0, kMostSeed));
+      static_cast<uint64_t>(command_line.whole_number("validation-count", 512, 0, kMostSamples));
+  settings.side = static_cast<int>(command_line.whole_number("side", 32, 16, 1024));
+  settings.seed = static_cast<uint64_t>(command_line.whole_number("seed", 1, 0, kMostSeed));
   settings.shares = scene_shares(command_line);
-  settings.shard_size = static_cast<size_t>(whole_number(command_line, "shard-size", 1000, 1, 1000000));
+  settings.shard_size = static_cast<size_t>(command_line.whole_number("shard-size", 1000, 1, 1000000));
   WritingProgress progress;
   report(write_shape_dataset(settings, progress.callback()));
   for (int i = 0; i < kSceneSplits; ++i) {
@@ -117,13 +87,13 @@ std::string emoji_font(const ParsedCommandLine& command_line) { return command_l
 
 int write_emoji(const ParsedCommandLine& command_line) {
   EmojiDataset settings;
-  settings.folder = required(command_line, "output-dir");
+  settings.folder = command_line.required("output-dir");
   settings.list_file = emoji_list(command_line);
   settings.font_file = emoji_font(command_line);
-  settings.side = static_cast<int>(whole_number(command_line, "side", 64, 16, 1024));
+  settings.side = static_cast<int>(command_line.whole_number("side", 64, 16, 1024));
   settings.skin_tones = command_line.has("skin-tones");
-  settings.validation_every = static_cast<uint64_t>(whole_number(command_line, "validation-every", 0, 0, kMostSamples));
-  settings.shard_size = static_cast<size_t>(whole_number(command_line, "shard-size", 1000, 1, 1000000));
+  settings.validation_every = static_cast<uint64_t>(command_line.whole_number("validation-every", 0, 0, kMostSamples));
+  settings.shard_size = static_cast<size_t>(command_line.whole_number("shard-size", 1000, 1, 1000000));
   WritingProgress progress;
   report(write_emoji_dataset(settings, progress.callback()));
   return 0;
@@ -154,9 +124,9 @@ std::vector<std::string> shape_prompts(const ParsedCommandLine& command_line, ui
 }
 
 int write_prompts(const ParsedCommandLine& command_line) {
-  const auto count = static_cast<size_t>(whole_number(command_line, "count", 200, 1, 1000000));
+  const auto count = static_cast<size_t>(command_line.whole_number("count", 200, 1, 1000000));
   // Another default than that of data sets: the prompts of seen scenes aren't simply the first training captions.
-  const auto seed = static_cast<uint64_t>(whole_number(command_line, "seed", 1000, 0, kMostSeed));
+  const auto seed = static_cast<uint64_t>(command_line.whole_number("seed", 1000, 0, kMostSeed));
   const auto captions =
       command_line.has("emoji") ? emoji_prompts(command_line, seed, count) : shape_prompts(command_line, seed, count);
   std::string text;
@@ -172,10 +142,10 @@ int write_prompts(const ParsedCommandLine& command_line) {
 // For a text encoder that is trained along, from the captions of any data set.
 int write_vocabulary(const ParsedCommandLine& command_line) {
   constexpr int64_t kFewestEntries = 200;  // the characters alone are about a hundred
-  const std::string output = required(command_line, "output");
+  const std::string output = command_line.required("output");
   const auto entries = static_cast<size_t>(
-      whole_number(command_line, "vocabulary-size", int64_t{1} << 20, kFewestEntries, int64_t{1} << 20));
-  const auto dataset = Dataset::open(required(command_line, "file-list"));
+      command_line.whole_number("vocabulary-size", int64_t{1} << 20, kFewestEntries, int64_t{1} << 20));
+  const auto dataset = Dataset::open(command_line.required("file-list"));
   std::vector<std::string> captions;
   for (size_t i = 0; i < dataset->size(); ++i) captions.emplace_back(dataset->caption(i));
   const std::string text = caption_vocabulary(captions, entries);
@@ -186,10 +156,10 @@ int write_vocabulary(const ParsedCommandLine& command_line) {
 }
 
 int judge_pictures(const ParsedCommandLine& command_line) {
-  const auto pictures = find_pictures(required(command_line, "images"), command_line.option("prompts"));
+  const auto pictures = find_pictures(command_line.required("images"), command_line.option("prompts"));
   const bool details = command_line.has("details");
   if (command_line.has("emoji")) {
-    const int side = static_cast<int>(whole_number(command_line, "side", 64, 16, 1024));
+    const int side = static_cast<int>(command_line.whole_number("side", 64, 16, 1024));
     const EmojiPictures emoji(emoji_list(command_line), emoji_font(command_line), side, command_line.has("skin-tones"));
     std::cout << judge_emoji_report(pictures, emoji, details) << std::endl;
   } else {

@@ -15,6 +15,7 @@
 
 #include "mdm/core/files.h"
 #include "mdm/core/log.h"
+#include "net/policy.h"
 #include "net/transfer.h"
 
 namespace mdm {
@@ -24,23 +25,10 @@ using net::Answer;
 using net::Request;
 using net::Transfer;
 
-constexpr int kTooManyRequests = 429, kRequestTimeout = 408, kPartial = 206, kRangeRefused = 416;
-constexpr double kLongestWait = 60;
+constexpr int kPartial = 206, kRangeRefused = 416;
 
 [[noreturn]] void wrong(NetError::Kind kind, const std::string& url, const std::string& text, int status = 0) {
   throw NetError(kind, concat(shown_url(url), ": ", text), status);
-}
-
-bool may_pass(const NetError& error) {
-  const int status = error.status();
-  switch (error.kind()) {
-    case NetError::Kind::kConnection:
-    case NetError::Kind::kTimeout: return true;
-    case NetError::Kind::kStatus:
-      return status == kTooManyRequests || status == kRequestTimeout ||
-             (status >= 500 && status != 501 && status != 505);
-    default: return false;
-  }
 }
 
 // Parts of "bytes 10-19/200" (RFC 9110, 14.4); false for anything else.
@@ -156,7 +144,7 @@ std::string validator_of(const Answer& answer) {
 }  // namespace
 
 struct HttpClient::Impl {
-  explicit Impl(HttpOptions settings) : options(std::move(settings)), transfer(options) {}
+  explicit Impl(HttpOptions settings) : options(std::move(settings)) {}
 
   HttpOptions options;
   Transfer transfer;
@@ -174,10 +162,9 @@ struct HttpClient::Impl {
         for (const auto& [name, value] : options.headers) request.headers.push_back(name + ": " + value);
       }
       const Answer answer = transfer.run(request, limits);
-      const bool redirect = answer.status >= 300 && answer.status < 400 && answer.status != 304;
-      if (!redirect || answer.location.empty()) return answer;
+      if (!net::is_redirect(answer)) return answer;
       if (hop == options.max_redirects) {
-        wrong(NetError::Kind::kRefused, first, concat("more than ", options.max_redirects, " redirects"));
+        wrong(NetError::Kind::kRedirect, first, concat("more than ", options.max_redirects, " redirects"));
       }
       url = net::redirected(url, answer.location);
     }
@@ -202,10 +189,10 @@ struct HttpClient::Impl {
         if (cancelled()) wrong(NetError::Kind::kCancelled, url, "cancelled");
         return once(asked);
       } catch (const NetError& error) {
-        if (left == 0 || !may_pass(error)) throw;
+        if (left == 0 || !net::may_pass(error)) throw;
         log_info(error.what(), "; trying again");
       }
-      wait(std::clamp(asked, pause, std::max(pause, kLongestWait)), url);
+      wait(net::wait_before_retry(pause, asked), url);
       pause *= 2;
     }
   }
@@ -251,7 +238,10 @@ HttpResponse HttpClient::get(const std::string& url, const std::optional<HttpRan
       expected = got.last - got.first + 1;
       response.total_bytes = got.total;
     };
-    request.on_body = [&](const char* bytes, size_t count) { response.body.append(bytes, count); };
+    request.on_body = [&](const char* bytes, size_t count) {
+      response.body.append(bytes, count);
+      return true;
+    };
     const Answer answer = impl_->follow(request, response.url, impl_->options);
     impl_->check_status(answer, url, asked);
     if (range && response.body.size() != expected) {
@@ -301,6 +291,7 @@ HttpResponse HttpClient::download(const std::string& url, const std::filesystem:
         wrong(NetError::Kind::kSize, url,
               concat("more than the ", impl_->options.max_bytes, " bytes that are allowed"));
       }
+      return true;
     };
     const Answer answer = impl_->follow(request, response.url, impl_->options);
     if (answer.status == kRangeRefused && offset > 0) {

@@ -12,7 +12,27 @@
 #include "net/address.h"
 
 namespace mdm::net {
+
+// What the callbacks of one transfer share. Exceptions don't cross libcurl: they wait in `thrown`.
+struct TransferState {
+  const Request* request = nullptr;
+  const HttpOptions* options = nullptr;
+  Answer answer;
+  size_t header_bytes = 0;
+  uint64_t body_bytes = 0;
+  bool answered = false;
+  bool refused_address = false;
+  std::exception_ptr thrown;
+  std::unique_ptr<curl_slist, void (*)(curl_slist*)> headers{nullptr, &curl_slist_free_all};
+  std::unique_ptr<curl_slist, void (*)(curl_slist*)> resolve{nullptr, &curl_slist_free_all};
+  char reason[CURL_ERROR_SIZE] = "";
+
+  bool success() const { return answer.status >= 200 && answer.status < 300; }
+};
+
 namespace {
+
+using State = TransferState;
 
 constexpr size_t kMostHeaderBytes = size_t{256} << 10;
 constexpr size_t kMostRefusedBody = size_t{256} << 10;  // read of an error page, so that the connection can be kept
@@ -21,20 +41,6 @@ void start_curl() {
   static std::once_flag once;
   std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
 }
-
-// What the callbacks of one transfer share. Exceptions don't cross libcurl: they wait in `thrown`.
-struct State {
-  const Request* request;
-  const HttpOptions* options;
-  Answer answer;
-  size_t header_bytes = 0;
-  uint64_t body_bytes = 0;
-  bool answered = false;
-  bool refused_address = false;
-  std::exception_ptr thrown;
-
-  bool success() const { return answer.status >= 200 && answer.status < 300; }
-};
 
 std::string_view trimmed(std::string_view text) {
   const size_t begin = text.find_first_not_of(" \t\r\n");
@@ -56,6 +62,8 @@ void take_header(Answer& answer, std::string_view line) {
   if (same_word(name, "last-modified")) answer.last_modified = value;
   if (same_word(name, "content-type")) answer.content_type = value;
   if (same_word(name, "content-range")) answer.content_range = value;
+  if (same_word(name, "x-robots-tag")) answer.robots.push_back(value);
+  if (same_word(name, "x-amz-bucket-region")) answer.region = value;
   if (same_word(name, "content-length") && !value.empty() &&
       value.find_first_not_of("0123456789") == std::string::npos && value.size() < 19) {
     answer.content_length = std::strtoull(value.c_str(), nullptr, 10);
@@ -88,17 +96,21 @@ void announce(State& state) {
   if (state.request->on_answer) state.request->on_answer(state.answer);
 }
 
-size_t on_body(char* bytes, size_t, size_t count, void* user) {
+size_t on_body(char* text, size_t, size_t count, void* user) {
   auto& state = *static_cast<State*>(user);
   try {
-    state.body_bytes += count;
-    if (!state.success()) return state.body_bytes > kMostRefusedBody ? 0 : count;
+    const uint64_t bytes = state.body_bytes + count;
+    if (!state.success()) {
+      state.body_bytes = bytes;
+      return bytes > kMostRefusedBody ? 0 : count;
+    }
     announce(state);
-    if (state.body_bytes > static_cast<uint64_t>(state.options->max_bytes)) {
+    if (bytes > static_cast<uint64_t>(state.options->max_bytes)) {
       throw NetError(NetError::Kind::kSize, concat(shown_url(state.request->url), ": more than the ",
                                                    state.options->max_bytes, " bytes that are allowed"));
     }
-    state.request->on_body(bytes, count);
+    if (!state.request->on_body(text, count)) return CURL_WRITEFUNC_PAUSE;  // the same comes again
+    state.body_bytes = bytes;
     return count;
   } catch (...) {
     state.thrown = std::current_exception();
@@ -114,7 +126,8 @@ int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
 // The address that will be connected to is looked at here, after names are resolved, for redirects too.
 curl_socket_t on_socket(void* user, curlsocktype, curl_sockaddr* address) {
   auto& state = *static_cast<State*>(user);
-  if (!state.options->allow_private && !state.options->use_proxy && !is_public(&address->addr)) {
+  const bool any = state.options->allow_private || state.options->use_proxy || state.request->may_be_private;
+  if (!any && !is_public(&address->addr)) {
     state.refused_address = true;
     return CURL_SOCKET_BAD;
   }
@@ -125,6 +138,7 @@ NetError::Kind kind_of(CURLcode code) {
   switch (code) {
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL: return NetError::Kind::kUrl;
+    case CURLE_COULDNT_RESOLVE_HOST: return NetError::Kind::kHost;
     case CURLE_OPERATION_TIMEDOUT: return NetError::Kind::kTimeout;
     case CURLE_ABORTED_BY_CALLBACK: return NetError::Kind::kCancelled;
     case CURLE_OUT_OF_MEMORY:  // also a header line that is too long
@@ -148,13 +162,17 @@ void set(CURL* handle, CURLoption option, T value) {
 
 long milliseconds(double seconds) { return std::max(1L, std::lround(seconds * 1000)); }
 
-void apply(CURL* handle, const HttpOptions& options, State& state, const char* url, curl_slist* headers) {
-  set(handle, CURLOPT_URL, url);
+void apply(CURL* handle, State& state) {
+  const HttpOptions& options = *state.options;
+  const std::string& url = state.request->url;
+  set(handle, CURLOPT_URL, url.c_str());
   set(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   set(handle, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
   set(handle, CURLOPT_FOLLOWLOCATION, 0L);
   set(handle, CURLOPT_NOSIGNAL, 1L);
-  set(handle, CURLOPT_HTTPHEADER, headers);
+  set(handle, CURLOPT_HTTPHEADER, state.headers.get());
+  set(handle, CURLOPT_RESOLVE, state.resolve.get());
+  set(handle, CURLOPT_ERRORBUFFER, state.reason);
   set(handle, CURLOPT_CONNECTTIMEOUT_MS, milliseconds(options.connect_seconds));
   set(handle, CURLOPT_TIMEOUT_MS, milliseconds(options.total_seconds));
   set(handle, CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(options.least_bytes_per_second));
@@ -221,12 +239,12 @@ std::string checked_url(const std::string& url) {
 std::string redirected(const std::string& url, const std::string& location) {
   const Url parts = parsed(url);
   if (curl_url_set(parts.get(), CURLUPART_URL, location.c_str(), CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK) {
-    bad_url(url, "redirects to what is no URL");
+    throw NetError(NetError::Kind::kRedirect, concat(shown_url(url), ": redirects to what is no URL"));
   }
   try {
     return checked(parts, location);
   } catch (const NetError& error) {
-    throw NetError(NetError::Kind::kRefused, concat(shown_url(url), ": redirects to ", error.what()));
+    throw NetError(NetError::Kind::kRedirect, concat(shown_url(url), ": redirects to ", error.what()));
   }
 }
 
@@ -238,31 +256,42 @@ bool same_origin(const std::string& a, const std::string& b) {
   return true;
 }
 
-Transfer::Transfer(const HttpOptions&) : handle_((start_curl(), curl_easy_init()), &curl_easy_cleanup) {
-  if (!handle_) fail("libcurl can't be started");
+namespace {
+
+void append(std::unique_ptr<curl_slist, void (*)(curl_slist*)>& list, const std::string& line) {
+  curl_slist* longer = curl_slist_append(list.get(), line.c_str());
+  if (longer == nullptr) throw std::bad_alloc();
+  list.release();
+  list.reset(longer);
 }
 
-Answer Transfer::run(const Request& request, const HttpOptions& options) {
-  State state{&request, &options, {}, 0, 0, false, false, nullptr};
-  curl_slist* lines = nullptr;
-  for (const std::string& line : request.headers) {
-    curl_slist* longer = curl_slist_append(lines, line.c_str());
-    if (longer == nullptr) {
-      curl_slist_free_all(lines);
-      throw std::bad_alloc();
-    }
-    lines = longer;
-  }
-  const std::unique_ptr<curl_slist, void (*)(curl_slist*)> headers(lines, &curl_slist_free_all);
-  CURL* handle = handle_.get();
-  curl_easy_reset(handle);
-  char reason[CURL_ERROR_SIZE] = "";
-  apply(handle, options, state, request.url.c_str(), headers.get());
-  set(handle, CURLOPT_ERRORBUFFER, reason);
-  const CURLcode code = curl_easy_perform(handle);
-  set(handle, CURLOPT_ERRORBUFFER, static_cast<char*>(nullptr));
+}  // namespace
 
-  const std::string where = shown_url(request.url);
+Transfer::Transfer() : handle_((start_curl(), curl_easy_init()), &curl_easy_cleanup) {
+  if (!handle_) fail("libcurl can't be started");
+}
+Transfer::~Transfer() = default;
+
+Answer Transfer::run(const Request& request, const HttpOptions& options) {
+  begin(request, options);
+  return end(curl_easy_perform(handle_.get()));
+}
+
+void Transfer::begin(const Request& request, const HttpOptions& options) {
+  curl_easy_reset(handle_.get());
+  state_ = std::make_unique<State>();
+  state_->request = &request;
+  state_->options = &options;
+  for (const std::string& line : request.headers) append(state_->headers, line);
+  for (const std::string& line : options.resolve) append(state_->resolve, line);
+  apply(handle_.get(), *state_);
+}
+
+Answer Transfer::end(CURLcode code) {
+  const std::unique_ptr<State> owned = std::move(state_);
+  State& state = *owned;
+  curl_easy_reset(handle_.get());  // which keeps connections, and forgets where the callbacks' state was
+  const std::string where = shown_url(state.request->url);
   if (state.thrown) std::rethrow_exception(state.thrown);
   if (code == CURLE_OK || (code == CURLE_WRITE_ERROR && state.answer.status != 0 && !state.success() &&
                            state.header_bytes <= kMostHeaderBytes)) {
@@ -279,7 +308,8 @@ Answer Transfer::run(const Request& request, const HttpOptions& options) {
   }
   const NetError::Kind kind = kind_of(code);
   if (kind == NetError::Kind::kCancelled) throw NetError(kind, concat(where, ": cancelled"));
-  throw NetError(kind, concat(where, ": ", printable(reason[0] != '\0' ? reason : curl_easy_strerror(code))));
+  const char* reason = state.reason[0] != '\0' ? state.reason : curl_easy_strerror(code);
+  throw NetError(kind, concat(where, ": ", printable(reason)));
 }
 
 }  // namespace mdm::net

@@ -19,27 +19,44 @@ struct Answer {
   int status = 0;
   std::string location, etag, last_modified, content_type, content_range;
   std::optional<uint64_t> content_length;
-  double retry_after = 0;  // seconds
+  std::vector<std::string> robots;  // values of X-Robots-Tag, a line each
+  std::string region;               // x-amz-bucket-region: where an S3 bucket really is
+  double retry_after = 0;           // seconds
 };
 
 struct Request {
   std::string url;
   std::vector<std::string> headers;  // "Name: value", beside those of the options
+  bool may_be_private = false;       // the user names this very server: its address may be any
   /// Called once before the body of an answer 2xx; what it throws ends the transfer and is thrown on.
   std::function<void(const Answer&)> on_answer;
-  std::function<void(const char*, size_t)> on_body;  // only for 2xx
+  /// Only for 2xx. False: not now; the transfer rests until curl_easy_pause() (of transfers in a curl_multi).
+  std::function<bool(const char*, size_t)> on_body;
 };
 
-/// A libcurl handle that keeps its connections.
+struct TransferState;
+
+/// One try at a time, without redirects, on a libcurl handle that keeps its connections.
 class Transfer {
  public:
-  explicit Transfer(const HttpOptions& options);
-  /// One try, without redirects. Throws NetError, and what the request's functions throw. Answers other than 2xx
-  /// are returned like the others.
+  Transfer();
+  ~Transfer();
+  Transfer(const Transfer&) = delete;
+  Transfer& operator=(const Transfer&) = delete;
+
+  /// begin(), curl_easy_perform(), end().
   Answer run(const Request& request, const HttpOptions& options);
+
+  /// Sets the handle up, for curl_multi_add_handle(). Both arguments must live until end().
+  void begin(const Request& request, const HttpOptions& options);
+  CURL* handle() { return handle_.get(); }
+  /// What came of it; `code` is libcurl's. Throws NetError, and what the request's functions throw. Answers other than
+  /// 2xx are returned like the others.
+  Answer end(CURLcode code);
 
  private:
   std::unique_ptr<CURL, void (*)(CURL*)> handle_;
+  std::unique_ptr<TransferState> state_;
 };
 
 /// The URL in libcurl's spelling. NetError unless http or https with a host, and without user name and password.

@@ -11,10 +11,10 @@
 #include <nlohmann/json.hpp>
 
 #include "mdm/checkpoint/write.h"
+#include "mdm/core/digest.h"
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
 #include "mdm/core/log.h"
-#include "training/sha256.h"
 
 namespace mdm {
 namespace {
@@ -37,30 +37,9 @@ void flush(const fs::path& folder) {
   }
 }
 
-// Read, not mapped: where the disk gives no bytes there is an error to go on from instead of a signal.
-std::string digest_of(const fs::path& file, uint64_t* bytes) {
-  constexpr size_t kChunk = size_t{1} << 22;
-  std::vector<uint8_t> chunk(kChunk);
-  Sha256 hash;
-  const int handle = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-  if (handle < 0) fail(shown(file), ": ", std::strerror(errno));
-  *bytes = 0;
-  ssize_t count = 0;
-  while ((count = ::read(handle, chunk.data(), kChunk)) > 0 || (count < 0 && errno == EINTR)) {
-    if (count < 0) continue;
-    hash.add(chunk.data(), static_cast<size_t>(count));
-    *bytes += static_cast<uint64_t>(count);
-  }
-  const int code = errno;
-  ::close(handle);
-  if (count < 0) fail(shown(file), ": ", std::strerror(code));
-  return hash.finish();
-}
-
 nlohmann::ordered_json manifest_entry(const fs::path& file) {
-  uint64_t bytes = 0;
-  const std::string digest = digest_of(file, &bytes);
-  return {{"bytes", bytes}, {"sha256", digest}};
+  const FileDigest digest = digest_file(file);
+  return {{"bytes", digest.bytes}, {"sha256", digest.hex}};
 }
 
 // The step that a folder's name says; nothing for other names.
@@ -93,12 +72,13 @@ Fault fault_of(const fs::path& folder, uint64_t step) {
       }
       std::error_code absent;
       if (!fs::is_regular_file(folder / name, absent)) return damage(printable(name) + " is missing");
-      uint64_t bytes = 0;
-      const std::string digest = digest_of(folder / name, &bytes);
-      if (bytes != entry.at("bytes").get<uint64_t>()) {
-        return damage(concat(name, " has ", bytes, " bytes, not those written"));
+      const FileDigest digest = digest_file(folder / name);
+      if (digest.bytes != entry.at("bytes").get<uint64_t>()) {
+        return damage(concat(name, " has ", digest.bytes, " bytes, not those written"));
       }
-      if (digest != entry.at("sha256").get<std::string>()) return damage(name + " holds other bytes than were written");
+      if (digest.hex != entry.at("sha256").get<std::string>()) {
+        return damage(name + " holds other bytes than were written");
+      }
     }
     return {};
   } catch (const nlohmann::json::exception& error) {

@@ -13,8 +13,8 @@
 #include <sstream>
 #include <thread>
 
+#include "mdm/core/digest.h"
 #include "mdm/core/files.h"
-#include "training/sha256.h"
 
 namespace mdm::training_test {
 
@@ -87,10 +87,7 @@ std::map<std::string, std::string> outcome_of(const fs::path& run, int64_t step)
   std::map<std::string, std::string> out;
   const fs::path checkpoint = checkpoint_of(run, step);
   for (const char* file : {"weights.safetensors", "ema.safetensors", "moments.safetensors"}) {
-    const std::string bytes = read_text_file(checkpoint / file);
-    Sha256 hash;
-    hash.add(bytes.data(), bytes.size());
-    out[file] = hash.finish();
+    out[file] = digest_file(checkpoint / file).hex;
   }
   const auto state = nlohmann::json::parse(read_text_file(checkpoint / "state.json"));
   out["training"] = state.at("training").dump();

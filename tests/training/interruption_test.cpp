@@ -15,7 +15,6 @@
 #include "mdm/checkpoint/tensor_file.h"
 #include "mdm/core/files.h"
 #include "training/child.h"
-#include "training/sha256.h"
 #include "training/small_job.h"
 #include "training/support.h"
 

@@ -17,7 +17,6 @@
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
 #include "training/faulty_calls.h"
-#include "training/sha256.h"
 #include "training/support.h"
 
 namespace mdm::training_test {
@@ -98,26 +97,6 @@ class RunDirectoryTest : public ::testing::Test {
 
   const TemporaryFolder folder_;
 };
-
-TEST(Sha256, KnownAnswers) {  // FIPS 180-2, appendix B
-  const auto digest = [](const std::string& text) {
-    Sha256 hash;
-    hash.add(text.data(), text.size());
-    return hash.finish();
-  };
-  EXPECT_EQ(digest(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  EXPECT_EQ(digest("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  EXPECT_EQ(digest("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
-            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  EXPECT_EQ(digest(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-  Sha256 parts;
-  const std::string text(1000, 'a');
-  for (size_t i = 0; i < 1000; ++i) {
-    parts.add(text.data(), i);
-    parts.add(text.data(), 1000 - i);
-  }
-  EXPECT_EQ(parts.finish(), digest(std::string(1000000, 'a')));
-}
 
 TEST_F(RunDirectoryTest, SavesAndFindsAgain) {
   RunDirectory run(folder_.path() / "new" / "folder", {});

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "mdm/core/digest.h"
 #include "mdm/core/error.h"
-#include "training/sha256.h"
 
 namespace mdm::training_test {
 namespace {
@@ -181,7 +181,7 @@ ToyRun::ToyRun(const Config& source, bool learned_text)
 std::unique_ptr<Trainer> ToyRun::make_trainer() { return std::make_unique<Trainer>(config, 11, parts); }
 
 std::string digest(const ParameterArena& arena) {
-  Sha256 hash;
+  Digest hash(Digest::Kind::kSha256);
   for (const auto& list : {arena.weights(), arena.ema(), arena.moments()}) {
     for (const NamedTensor& item : list) {
       const at::Tensor values = item.tensor.contiguous();
@@ -189,7 +189,7 @@ std::string digest(const ParameterArena& arena) {
       hash.add(values.const_data_ptr(), values.nbytes());
     }
   }
-  return hash.finish();
+  return hash.finish_hex();
 }
 
 TemporaryFolder::TemporaryFolder() {

@@ -1,6 +1,7 @@
 // The command lines of the programs: flags, config files and help, all from the table of settings.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
@@ -51,6 +52,11 @@ struct ParsedCommandLine {
   bool has(const std::string& option) const { return options.count(option) != 0; }
   /// The value of an option, or `otherwise` when it was not given.
   std::string option(const std::string& name, const std::string& otherwise = "") const;
+  /// The value of an option that must be given; ConfigError.
+  std::string required(const std::string& name) const;
+  /// The value as a whole number, or as any number; ConfigError unless it is one in [least, most].
+  int64_t whole_number(const std::string& name, int64_t otherwise, int64_t least, int64_t most) const;
+  double number(const std::string& name, double otherwise, double least, double most) const;
 
   /// The settings as far as files and flags tell (see LoadRequest::partial). The model and what depends on it
   /// is still open: a program that has read a checkpoint then calls load() with the config in there.

@@ -20,8 +20,10 @@ class NetError : public Error {
  public:
   enum class Kind {
     kUrl,         ///< not an http or https URL, or one with a password in it
-    kRefused,     ///< the address is a private one, or a redirect leads to what is not allowed
-    kConnection,  ///< no such host, no connection, broken off
+    kRefused,     ///< the address is a private one
+    kRedirect,    ///< too many redirects, or one to what is no http or https URL
+    kHost,        ///< no such host, or names can't be resolved
+    kConnection,  ///< no connection, broken off
     kTls,         ///< the certificate or the handshake
     kTimeout,     ///< connecting, the whole transfer, or too slow
     kStatus,      ///< an answer other than 2xx; see status()
@@ -52,6 +54,8 @@ struct HttpOptions {
   /// that is really connected to is looked at, for redirects too, whatever a name resolves to.
   bool allow_private = false;
   bool use_proxy = false;  ///< take the proxy that http_proxy and https_proxy name
+  /// "HOST:PORT:ADDRESS": instead of what names resolve to. Addresses are judged as others are.
+  std::vector<std::string> resolve;
   std::string ca_file;     ///< certificates in place of the system's; empty: the system's
   std::string user_agent;  ///< empty: libmdm/VERSION
   std::vector<std::pair<std::string, std::string>> headers;  ///< sent with every request to the first host

@@ -1,0 +1,20 @@
+// The verbs of download_dataset: each has its flags and its function in a file of its own.
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "mdm/config/command_line.h"
+
+namespace mdm::ingest {
+
+inline constexpr int kPartial = 4;   ///< exit code: something was left out, or is wrong
+inline constexpr int kStopped = 75;  ///< exit code: stopped by a signal, a later call goes on
+
+/// How the program was called, and what tells it to stop.
+struct VerbCall {
+  const ParsedCommandLine& command_line;
+  const std::atomic<bool>& stop;
+};
+
+}  // namespace mdm::ingest
