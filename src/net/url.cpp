@@ -2,6 +2,7 @@
 #include <strings.h>
 
 #include "mdm/net/http_client.h"
+#include "mdm/net/s3.h"
 
 namespace mdm {
 
@@ -13,6 +14,7 @@ bool is_url(std::string_view text) {
 }
 
 std::string shown_url(std::string_view url) {
+  if (is_s3_url(url)) return printable(url, 500);
   std::string_view rest = url.substr(0, url.find_first_of("?#"));
   const size_t scheme = rest.find("://");
   std::string shown;
