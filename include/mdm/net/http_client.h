@@ -123,6 +123,12 @@ class HttpClient {
 /// Whether `text` begins with http://, https:// or s3://, in any case.
 bool is_url(std::string_view text);
 
+/// %XX as the byte it stands for; what is no such code stays.
+std::string percent_decoded(std::string_view text);
+
+/// The path that a file:// URL of this machine names; nothing for what is none.
+std::optional<std::filesystem::path> file_url_path(std::string_view text);
+
 /// A URL for logs and errors: without user name, password, query and fragment, escaped. (Keys of s3:// have none of
 /// these.)
 std::string shown_url(std::string_view url);
