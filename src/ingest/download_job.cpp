@@ -1,6 +1,6 @@
 #include "mdm/ingest/download_job.h"
 
-#include <map>
+#include <algorithm>
 #include <string>
 
 #include "ingest/verbs.h"
@@ -19,7 +19,7 @@ struct Verb {
 };
 
 constexpr Verb kVerbs[] = {
-    {"scrape", ingest::scrape_options, ingest::run_scrape},
+    {"fetch", ingest::fetch_options, ingest::run_fetch},
 };
 
 std::string listed_verbs() {

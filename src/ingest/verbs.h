@@ -17,4 +17,7 @@ struct VerbCall {
   const std::atomic<bool>& stop;
 };
 
+std::vector<AppOption> fetch_options();
+int run_fetch(const VerbCall& call);
+
 }  // namespace mdm::ingest
