@@ -69,7 +69,7 @@ void write_note(const fs::path& file, const json& note) { write_file(file, note.
 }  // namespace
 
 std::string plain_name(std::string_view leaf, std::string_view ending) {
-  std::string stem(leaf);
+  std::string stem(leaf.substr(leaf.find_last_of("/\\") + 1));  // +1 of npos: all of it
   if (stem.size() >= ending.size() && stem.compare(stem.size() - ending.size(), ending.size(), ending) == 0) {
     stem.resize(stem.size() - ending.size());
   }
@@ -78,7 +78,7 @@ std::string plain_name(std::string_view leaf, std::string_view ending) {
     const size_t length = utf8_length(std::string_view(stem).substr(i));
     const auto byte = static_cast<unsigned char>(stem[i]);
     const bool bad = length == 0 || byte < 0x20 || byte == 0x7F || (byte == 0xC2 && (stem[i + 1] & 0xE0) == 0x80) ||
-                     std::string_view("/\\\"").find(stem[i]) != std::string_view::npos;
+                     stem[i] == '"' || (stem[i] == '.' && !name.empty() && name.back() == '.');
     if (bad) {
       name += '_';
     } else {
@@ -86,9 +86,9 @@ std::string plain_name(std::string_view leaf, std::string_view ending) {
     }
     i += std::max<size_t>(length, 1);
   }
+  if (!name.empty() && name.back() == '.') name.back() = '_';  // with the ending's there would be two
   const size_t first = name.find_first_not_of(". ");
-  name = first == std::string::npos ? "" : name.substr(first);
-  if (name.empty()) name = "shard";
+  name = first == std::string::npos ? "shard" : name.substr(first);
   if (name[0] == '-') name[0] = '_';  // programs would take it for a flag
   return name + std::string(ending);
 }
