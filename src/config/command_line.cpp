@@ -1,10 +1,10 @@
 // Command lines: arguments -> config files and overrides; errors -> exit codes.
 #include "mdm/config/command_line.h"
 
-#include <cerrno>
-#include <cstdlib>
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <iostream>
 #include <iterator>
 #include <new>

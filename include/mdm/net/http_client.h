@@ -73,6 +73,7 @@ struct HttpResponse {
   std::string etag;  ///< as sent, quotes included; empty: none
   std::string last_modified;
   std::string content_type;
+  std::vector<std::string> robots;      ///< values of X-Robots-Tag
   std::optional<uint64_t> total_bytes;  ///< of the whole resource, where the server says
   std::string body;                     ///< of get(); empty for download()
 };
