@@ -357,7 +357,7 @@ HttpPool::HttpPool(HttpPoolOptions options) : impl_(std::make_unique<Impl>(std::
 HttpPool::~HttpPool() = default;
 
 void HttpPool::add(uint64_t id, const std::string& url) {
-  auto job = std::make_unique<Job>();
+  auto job = std::make_unique<Impl::Job>();
   job->id = id;
   try {
     job->first_url = job->url = net::checked_url(url);
@@ -370,7 +370,7 @@ void HttpPool::add(uint64_t id, const std::string& url) {
   }
   job->tries = 1;
   job->pause = impl_->options.http.first_wait_seconds;
-  Job& kept = *job;
+  Impl::Job& kept = *job;
   if (!impl_->jobs.emplace(id, std::move(job)).second) fail("a request with the number ", id, " is on its way already");
   impl_->enqueue(kept);
 }
