@@ -1,7 +1,8 @@
 #include "mdm/ingest/download_job.h"
 
-#include <map>
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "ingest/verbs.h"
 #include "mdm/core/error.h"

@@ -17,4 +17,7 @@ struct VerbCall {
   const std::atomic<bool>& stop;
 };
 
+std::vector<AppOption> scrape_options();
+int run_scrape(const VerbCall& call);
+
 }  // namespace mdm::ingest

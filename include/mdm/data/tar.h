@@ -72,6 +72,12 @@ class TarIndex {
   uint64_t replaced_ = 0;
 };
 
+/// Appends a member (headers, content, padding) to the bytes of an archive, as TarWriter writes it. Error when the name
+/// is empty, holds NUL, or is longer than TarIndex::kMaxNameBytes.
+void append_tar_member(std::string& archive, std::string_view name, std::string_view content);
+/// The zeros that end an archive.
+std::string_view tar_end();
+
 /// Writes an archive that appears when finish() has run: ustar, with a pax header where a name is longer than ustar
 /// allows (255 bytes with a '/' at the right place, else 100). The same calls give the same bytes: mode 0644, owner 0,
 /// time 0.
@@ -80,15 +86,14 @@ class TarWriter {
   explicit TarWriter(const std::filesystem::path& file);
   ~TarWriter();
 
-  /// Error when the name is empty, holds NUL, or is longer than TarIndex::kMaxNameBytes.
+  /// Error as append_tar_member().
   void add(std::string_view name, std::string_view content);
   void finish();
   uint64_t bytes() const { return file_.size(); }
 
  private:
-  void write_header(std::string_view name, std::string_view prefix, uint64_t size, char type);
-  void write_padded(std::string_view content);
   AtomicFile file_;
+  std::string member_;  // its memory is used again
 };
 
 }  // namespace mdm
