@@ -236,7 +236,7 @@ void OpenShard::recover_pictures() {
       }
     }
   } catch (const DataError& error) {  // not even one header
-    log_info(error.what(), "; this shard begins anew");
+    log_debug(error.what(), "; this shard begins anew");
   }
   if (::ftruncate(part_, static_cast<off_t>(part_size_)) != 0) fail(shown(files_.part()), ": can't be cut: ", reason());
 }
