@@ -131,11 +131,11 @@ class Scraper {
   bool stopped() const { return settings_.stop != nullptr && settings_.stop->load(); }
 
   ListIdentity read_list_once() const {
-    ListIdentity identity;
+    UrlList list(settings_.urls, settings_.format);
     const FileDigest digest = digest_file(settings_.urls);
+    ListIdentity identity;
     identity.bytes = digest.bytes;
     identity.sha256 = digest.hex;
-    UrlList list(settings_.urls, settings_.format);
     UrlRow row;
     while (list.next(row)) ++identity.rows;
     if (identity.rows == 0) fail<DataError>(printable(settings_.urls.string(), 1000), ": has no rows");
