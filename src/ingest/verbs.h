@@ -20,4 +20,7 @@ struct VerbCall {
 std::vector<AppOption> scrape_options();
 int run_scrape(const VerbCall& call);
 
+std::vector<AppOption> fetch_options();
+int run_fetch(const VerbCall& call);
+
 }  // namespace mdm::ingest

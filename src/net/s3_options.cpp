@@ -152,13 +152,14 @@ struct Profile {
 
 }  // namespace
 
-S3Options S3Options::from_environment(const std::string& endpoint, const std::string& profile) {
+S3Options S3Options::from_environment(const std::string& endpoint, const std::string& profile, bool anonymous) {
   S3Options options;
-  const bool by_variables =
-      profile.empty() && take_keys(options, variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"),
-                                   variable("AWS_SESSION_TOKEN"), "the environment");
+  options.anonymous = anonymous;
+  const bool by_variables = !anonymous && profile.empty() &&
+                            take_keys(options, variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"),
+                                      variable("AWS_SESSION_TOKEN"), "the environment");
   const Profile files(profile);
-  if (!by_variables) files.take_keys_into(options);
+  if (!by_variables && !anonymous) files.take_keys_into(options);
   for (const std::string& region :
        {variable("AWS_REGION"), variable("AWS_DEFAULT_REGION"), value_of(files.config, "region")}) {
     if (options.region.empty()) options.region = region;

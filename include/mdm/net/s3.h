@@ -27,10 +27,12 @@ struct S3Options {
   /// AWS_SESSION_TOKEN, AWS_REGION, AWS_DEFAULT_REGION, then the files ~/.aws/credentials and ~/.aws/config
   /// (AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE) with the profile of AWS_PROFILE, else "default". Without
   /// credentials: anonymous. `endpoint` and `profile` come first where they are not empty; a profile that is named here
-  /// is asked for credentials before the environment is. ConfigError for a profile that is not there, one that needs
+  /// is asked for credentials before the environment is. `anonymous`: none are looked for.
+  /// ConfigError for a profile that is not there, one that needs
   /// what is not supported (roles, SSO, helper programs), files that can't be read, half of a pair of keys, and an
   /// endpoint that is no URL.
-  static S3Options from_environment(const std::string& endpoint = {}, const std::string& profile = {});
+  static S3Options from_environment(const std::string& endpoint = {}, const std::string& profile = {},
+                                    bool anonymous = false);
 
   bool signs() const { return !anonymous && !access_key_id.empty(); }
 };
