@@ -112,7 +112,10 @@ class CommandLineReader {
     for (const AppOption& option : info_.options) {
       if (settings::with_underscores(option.name) != name) continue;
       if (!option.value.empty()) {
-        return add_valued(flag, [this, &option](const std::string& value) { line_.options[option.name] = value; });
+        return add_valued(flag, [this, &option](const std::string& value) {
+          std::string& slot = line_.options[option.name];
+          slot = option.several && !slot.empty() ? slot + ',' + value : value;
+        });
       }
       app_.add_flag_callback("--" + flag, [this, &option] { line_.options[option.name] = "true"; });
       return Takes::kNothing;

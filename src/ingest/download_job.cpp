@@ -21,6 +21,8 @@ struct Verb {
 
 constexpr Verb kVerbs[] = {
     {"scrape", ingest::scrape_options, ingest::run_scrape},
+    {"verify", ingest::verify_options, ingest::run_verify},
+    {"stats", ingest::stats_options, ingest::run_stats},
 };
 
 std::string listed_verbs() {

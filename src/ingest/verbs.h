@@ -20,4 +20,10 @@ struct VerbCall {
 std::vector<AppOption> scrape_options();
 int run_scrape(const VerbCall& call);
 
+std::vector<AppOption> verify_options();
+int run_verify(const VerbCall& call);
+
+std::vector<AppOption> stats_options();
+int run_stats(const VerbCall& call);
+
 }  // namespace mdm::ingest

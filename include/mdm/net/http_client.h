@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -60,6 +61,8 @@ struct HttpOptions {
   std::string user_agent;  ///< empty: libmdm/VERSION
   std::vector<std::pair<std::string, std::string>> headers;  ///< sent with every request to the first host
   const std::atomic<bool>* cancel = nullptr;                 ///< looked at several times a second
+  /// Of download(): how many bytes are there, of how many where the server says. What it throws ends the transfer.
+  std::function<void(uint64_t done, std::optional<uint64_t> total)> progress;
 };
 
 struct HttpRange {
