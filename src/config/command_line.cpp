@@ -113,7 +113,8 @@ class CommandLineReader {
       if (settings::with_underscores(option.name) != name) continue;
       if (!option.value.empty()) {
         return add_valued(flag, [this, &option](const std::string& value) {
-          line_.options[option.name] = value;
+          std::string& slot = line_.options[option.name];
+          slot = option.several && !slot.empty() ? slot + ',' + value : value;
           line_.given_options.emplace_back(option.name, value);
         });
       }

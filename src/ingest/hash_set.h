@@ -19,6 +19,15 @@ class HashSet {
     if ((count_ + 1) * 5 > slots_.size() * 4) grow();
     return put(hash == kEmpty ? 1 : hash);
   }
+  bool contains(uint64_t hash) const {
+    if (slots_.empty()) return false;
+    if (hash == kEmpty) hash = 1;
+    const uint64_t mask = slots_.size() - 1;
+    for (uint64_t at = hash & mask; slots_[at] != kEmpty; at = (at + 1) & mask) {
+      if (slots_[at] == hash) return true;
+    }
+    return false;
+  }
   uint64_t size() const { return count_; }
 
  private:

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <sstream>
 
+#include "ingest/size_text.h"
 #include "ingest/verbs.h"
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
@@ -85,16 +86,6 @@ ScrapeSettings settings_of(const VerbCall& call) {
   settings.ignore_space = line.has("ignore-space");
   settings.stop = &call.stop;
   return settings;
-}
-
-std::string size_text(uint64_t bytes) {
-  char text[32];
-  if (bytes < uint64_t{1} << 30) {
-    std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / 1048576.0);
-  } else {
-    std::snprintf(text, sizeof text, "%.2f GiB", static_cast<double>(bytes) / 1073741824.0);
-  }
-  return text;
 }
 
 std::string share_text(const ScrapeCounts& counts) {

@@ -23,4 +23,10 @@ int run_scrape(const VerbCall& call);
 std::vector<AppOption> fetch_options();
 int run_fetch(const VerbCall& call);
 
+std::vector<AppOption> verify_options();
+int run_verify(const VerbCall& call);
+
+std::vector<AppOption> stats_options();
+int run_stats(const VerbCall& call);
+
 }  // namespace mdm::ingest

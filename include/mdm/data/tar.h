@@ -57,7 +57,10 @@ class TarIndex {
   const std::string& problem() const { return problem_; }
   /// Whether a block of zeros ends the archive (the reference's reader refuses archives without one).
   bool ended() const { return ended_; }
+  /// Where the index ends, in bytes from the archive's start: before the end mark or the damage.
+  uint64_t end() const { return end_; }
   uint64_t skipped() const { return skipped_; }    ///< members that are no regular files
+  uint64_t folders() const { return folders_; }    ///< of these, folders
   uint64_t replaced() const { return replaced_; }  ///< members that a later one replaces
 
  private:
@@ -68,7 +71,9 @@ class TarIndex {
   std::unordered_map<std::string_view, size_t> by_name_;  // views of members_: moving a vector moves no element
   std::string problem_;
   bool ended_ = false;
+  uint64_t end_ = 0;
   uint64_t skipped_ = 0;
+  uint64_t folders_ = 0;
   uint64_t replaced_ = 0;
 };
 
