@@ -113,8 +113,7 @@ class CommandLineReader {
       if (settings::with_underscores(option.name) != name) continue;
       if (!option.value.empty()) {
         return add_valued(flag, [this, &option](const std::string& value) {
-          std::string& slot = line_.options[option.name];
-          slot = option.several && !slot.empty() ? slot + ',' + value : value;
+          line_.options[option.name] = value;
           line_.given_options.emplace_back(option.name, value);
         });
       }

@@ -1,6 +1,5 @@
 // The verb `scrape`: its flags and what it prints.
 #include <cstdio>
-#include <sstream>
 
 #include "ingest/size_text.h"
 #include "ingest/verbs.h"
@@ -53,8 +52,7 @@ HttpOptions http_of(const ParsedCommandLine& line) {
   http.allow_private = line.has("allow-private");
   http.use_proxy = line.has("use-proxy");
   http.ca_file = line.option("ca-file");
-  std::istringstream names(line.option("resolve"));
-  for (std::string name; std::getline(names, name, ',');) http.resolve.push_back(name);
+  http.resolve = line.values("resolve");
   return http;
 }
 
@@ -180,7 +178,7 @@ std::vector<AppOption> scrape_options() {
       {"allow-private", "", "connect to loopback, private and link-local addresses, too"},
       {"use-proxy", "", "take the proxy that http_proxy and https_proxy name"},
       {"ca-file", "FILE", "certificates in place of the system's"},
-      {"resolve", "HOST:PORT:ADDRESS", "in place of what names resolve to; several between commas"},
+      {"resolve", "HOST:PORT:ADDRESS", "in place of what a name resolves to (several: name it again)"},
       {"worker-id", "N", "which of --num-workers this is, from 0 (default 0)"},
       {"num-workers", "N", "processes that share the work (default 1)"},
       {"threads", "N", "that decode (default: all)"},

@@ -19,7 +19,6 @@ struct AppOption {
   std::string name;   ///< without dashes
   std::string value;  ///< what the help calls its value, e.g. "FILE"; empty: a switch without a value
   std::string doc;
-  bool several = false;  ///< may be given again: values are put together with commas between them
 };
 
 struct ParsedCommandLine;
