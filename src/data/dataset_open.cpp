@@ -90,9 +90,16 @@ class DatasetBuilder {
     }
     const fs::path here = file_url_path(name).value_or(fs::path(name));
     std::error_code ignored;
-    if (here.is_absolute() || list.folder.empty() || fs::exists(here, ignored)) return here;
+    if (here.is_absolute() || list.folder.empty()) return here;
     const fs::path beside = list.folder / here;
-    return fs::exists(beside, ignored) ? beside : here;
+    if (!fs::exists(beside, ignored)) return here;
+    if (!fs::exists(here, ignored)) return beside;
+    if (!ambiguous_ && !fs::equivalent(here, beside, ignored)) {  // names such as 00000.tar are in many folders
+      ambiguous_ = true;
+      log_warning(printable(name, 1000), ": is in the working directory and beside its list (",
+                  printable(list.folder.string(), 1000), "); the one in the working directory is taken");
+    }
+    return here;
   }
 
   uint32_t archive_of(const std::string& name, const ListPlace& list) {
@@ -374,6 +381,7 @@ class DatasetBuilder {
   std::vector<float> raw_numbers_;  // as many as options_.numbers for each of rows_
   std::vector<WebSamples> web_;
   uint64_t bad_rows_ = 0;
+  bool ambiguous_ = false;  // a name was, and the user has been told
 };
 
 std::shared_ptr<const Dataset> Dataset::open(const std::string& list, const DatasetOptions& options) {

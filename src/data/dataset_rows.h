@@ -64,6 +64,29 @@ struct WebSamples {
 };
 
 class TarIndex;
+struct TarMember;
+
+/// Members that share a key: the first of each kind. They point into the index.
+struct WebParts {
+  std::string_view key;
+  const TarMember* image = nullptr;
+  const TarMember* text = nullptr;
+  const TarMember* json = nullptr;
+  uint32_t images = 0;  ///< how many are pictures by their names
+};
+
+/// The name up to the first dot of its last part.
+std::string_view web_key(std::string_view name);
+
+/// Whether the part behind the key is that of a picture.
+bool is_web_image(std::string_view name);
+
+/// In the order of the archive; keys without a picture, too.
+std::vector<WebParts> web_parts(const TarIndex& index);
+
+/// Takes caption and numbers. Why there is no caption; empty when there is one.
+std::string read_web_sample(const WebParts& part, const detail::ArchiveFile& file,
+                            const std::vector<std::string>& numbers, WebSample& sample);
 
 /// Groups the members of an archive by key.
 WebSamples read_webdataset(const TarIndex& index, const detail::ArchiveFile& file, uint32_t archive,

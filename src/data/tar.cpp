@@ -94,6 +94,7 @@ class TarIndexer {
     if (size_ == 0) fail<DataError>(where_, ": is empty, not a tar archive");
     while (step()) {
     }
+    index_.end_ = std::min(at_, size_);
     drop_replaced();
     return std::move(index_);
   }
@@ -160,6 +161,7 @@ class TarIndexer {
       index_.members_.push_back({std::move(name), content, size});
     } else {
       ++index_.skipped_;
+      index_.folders_ += folder || header.type == '5' ? 1 : 0;
     }
     extended_ = {};
     return true;

@@ -33,12 +33,7 @@ void put_octal(char* field, size_t size, uint64_t value) {
   std::snprintf(field, size, "%0*llo", static_cast<int>(size) - 1, static_cast<unsigned long long>(value));
 }
 
-}  // namespace
-
-TarWriter::TarWriter(const std::filesystem::path& file) : file_(file) {}
-TarWriter::~TarWriter() = default;
-
-void TarWriter::write_header(std::string_view name, std::string_view prefix, uint64_t size, char type) {
+void append_header(std::string& archive, std::string_view name, std::string_view prefix, uint64_t size, char type) {
   tar::Header header;
   std::memset(&header, 0, sizeof header);
   name.copy(header.name, sizeof header.name);
@@ -55,17 +50,18 @@ void TarWriter::write_header(std::string_view name, std::string_view prefix, uin
   unsigned sum = 0;
   for (size_t i = 0; i < sizeof header; ++i) sum += reinterpret_cast<const uint8_t*>(&header)[i];
   std::snprintf(header.checksum, sizeof header.checksum, "%06o", sum);
-  file_.write(&header, sizeof header);
+  archive.append(reinterpret_cast<const char*>(&header), sizeof header);
 }
 
-void TarWriter::write_padded(std::string_view content) {
-  static constexpr char kZeros[tar::kBlock] = {};
-  file_.write(content);
+void append_padded(std::string& archive, std::string_view content) {
+  archive.append(content);
   const size_t rest = content.size() % tar::kBlock;
-  if (rest > 0) file_.write(kZeros, tar::kBlock - rest);
+  if (rest > 0) archive.append(tar::kBlock - rest, '\0');
 }
 
-void TarWriter::add(std::string_view name, std::string_view content) {
+}  // namespace
+
+void append_tar_member(std::string& archive, std::string_view name, std::string_view content) {
   if (name.empty() || name.size() > TarIndex::kMaxNameBytes || name.find('\0') != std::string_view::npos) {
     fail<Error>("a file with the name \"", printable(name), "\" can't be put into a tar archive: 1 to ",
                 TarIndex::kMaxNameBytes, " bytes without NUL are allowed");
@@ -77,20 +73,33 @@ void TarWriter::add(std::string_view name, std::string_view content) {
   const size_t split = split_of(name);
   if (split == std::string_view::npos) {
     const std::string record = pax_path(name);
-    write_header("././@PaxHeader", {}, record.size(), 'x');
-    write_padded(record);
-    write_header(name.substr(0, sizeof tar::Header::name), {}, content.size(), '0');
+    append_header(archive, "././@PaxHeader", {}, record.size(), 'x');
+    append_padded(archive, record);
+    append_header(archive, name.substr(0, sizeof tar::Header::name), {}, content.size(), '0');
   } else if (split == 0) {
-    write_header(name, {}, content.size(), '0');
+    append_header(archive, name, {}, content.size(), '0');
   } else {
-    write_header(name.substr(split + 1), name.substr(0, split), content.size(), '0');
+    append_header(archive, name.substr(split + 1), name.substr(0, split), content.size(), '0');
   }
-  write_padded(content);
+  append_padded(archive, content);
+}
+
+std::string_view tar_end() {
+  static constexpr char kEnd[2 * tar::kBlock] = {};
+  return {kEnd, sizeof kEnd};
+}
+
+TarWriter::TarWriter(const std::filesystem::path& file) : file_(file) {}
+TarWriter::~TarWriter() = default;
+
+void TarWriter::add(std::string_view name, std::string_view content) {
+  member_.clear();
+  append_tar_member(member_, name, content);
+  file_.write(member_);
 }
 
 void TarWriter::finish() {
-  static constexpr char kEnd[2 * tar::kBlock] = {};
-  file_.write(kEnd, sizeof kEnd);
+  file_.write(tar_end());
   file_.commit();
 }
 

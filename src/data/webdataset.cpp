@@ -16,13 +16,6 @@ namespace {
 constexpr uint64_t kMostTextBytes = uint64_t{16} << 20;
 constexpr float kNoNumber = std::numeric_limits<float>::quiet_NaN();
 
-struct WebParts {
-  std::string_view key;
-  const TarMember* image = nullptr;
-  const TarMember* text = nullptr;
-  const TarMember* json = nullptr;
-};
-
 bool is_image_ending(std::string_view ending) {
   for (const char* known : {"jpg", "jpeg", "png", "webp", "bmp", "tga", "ppm", "pgm", "pnm"}) {
     if (ending == known) return true;
@@ -34,26 +27,6 @@ std::string lower(std::string_view text) {
   std::string out(text);
   for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   return out;
-}
-
-std::vector<WebParts> parts_of(const TarIndex& index) {
-  std::vector<WebParts> parts;
-  std::unordered_map<std::string_view, size_t> places;
-  for (const TarMember& member : index.members()) {
-    const std::string_view name = member.name;
-    const size_t slash = name.rfind('/');
-    const size_t dot = name.find('.', slash == std::string_view::npos ? 0 : slash + 1);
-    if (dot == std::string_view::npos || dot + 1 == name.size()) continue;
-    const std::string ending = lower(name.substr(dot + 1));
-    const bool image = is_image_ending(ending);
-    if (!image && ending != "txt" && ending != "json") continue;
-    const auto [place, added] = places.try_emplace(name.substr(0, dot), parts.size());
-    if (added) parts.push_back({place->first});
-    WebParts& part = parts[place->second];
-    const TarMember*& slot = image ? part.image : ending == "txt" ? part.text : part.json;
-    if (slot == nullptr) slot = &member;
-  }
-  return parts;
 }
 
 // Why a caption can't be used; empty when it can.
@@ -88,8 +61,40 @@ std::string take_json(const WebParts& part, const detail::ArchiveFile& file, con
   return {};
 }
 
-std::string take_sample(const WebParts& part, const detail::ArchiveFile& file, const std::vector<std::string>& numbers,
-                        WebSample& sample) {
+}  // namespace
+
+std::string_view web_key(std::string_view name) {
+  const size_t slash = name.rfind('/');
+  return name.substr(0, name.find('.', slash == std::string_view::npos ? 0 : slash + 1));
+}
+
+bool is_web_image(std::string_view name) {
+  const size_t key = web_key(name).size();
+  return key + 1 < name.size() && is_image_ending(lower(name.substr(key + 1)));
+}
+
+std::vector<WebParts> web_parts(const TarIndex& index) {
+  std::vector<WebParts> parts;
+  std::unordered_map<std::string_view, size_t> places;
+  for (const TarMember& member : index.members()) {
+    const std::string_view name = member.name;
+    const std::string_view key = web_key(name);
+    if (key.size() + 1 >= name.size()) continue;
+    const std::string ending = lower(name.substr(key.size() + 1));
+    const bool image = is_image_ending(ending);
+    if (!image && ending != "txt" && ending != "json") continue;
+    const auto [place, added] = places.try_emplace(key, parts.size());
+    if (added) parts.push_back({place->first});
+    WebParts& part = parts[place->second];
+    const TarMember*& slot = image ? part.image : ending == "txt" ? part.text : part.json;
+    if (slot == nullptr) slot = &member;
+    part.images += image ? 1 : 0;
+  }
+  return parts;
+}
+
+std::string read_web_sample(const WebParts& part, const detail::ArchiveFile& file,
+                            const std::vector<std::string>& numbers, WebSample& sample) {
   sample.numbers.assign(numbers.size(), kNoNumber);
   if (part.text == nullptr && part.json == nullptr) return "it has neither .txt nor .json";
   if (part.text != nullptr) {
@@ -102,8 +107,6 @@ std::string take_sample(const WebParts& part, const detail::ArchiveFile& file, c
   }
   return {};
 }
-
-}  // namespace
 
 float number_of(std::string_view text) {
   while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
@@ -118,7 +121,7 @@ float number_of(std::string_view text) {
 WebSamples read_webdataset(const TarIndex& index, const detail::ArchiveFile& file, uint32_t archive,
                            const std::string& name, const std::vector<std::string>& numbers) {
   WebSamples found;
-  for (const WebParts& part : parts_of(index)) {
+  for (const WebParts& part : web_parts(index)) {
     if (part.image == nullptr) {
       if (part.text != nullptr) {
         found.bad.emplace_back("member", concat(printable(name, 1000), ": ", printable(part.key), ": has no image"));
@@ -132,7 +135,7 @@ WebSamples read_webdataset(const TarIndex& index, const detail::ArchiveFile& fil
       continue;
     }
     WebSample sample;
-    const std::string problem = take_sample(part, file, numbers, sample);
+    const std::string problem = read_web_sample(part, file, numbers, sample);
     if (!problem.empty()) {
       found.bad.emplace_back("caption", concat(where, "no caption: ", problem));
       continue;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "ingest/verbs.h"
 #include "mdm/core/error.h"
@@ -19,7 +20,11 @@ struct Verb {
 };
 
 constexpr Verb kVerbs[] = {
+    {"scrape", ingest::scrape_options, ingest::run_scrape},
     {"fetch", ingest::fetch_options, ingest::run_fetch},
+    {"verify", ingest::verify_options, ingest::run_verify},
+    {"stats", ingest::stats_options, ingest::run_stats},
+    {"pretrained", ingest::pretrained_options, ingest::run_pretrained},
 };
 
 std::string listed_verbs() {

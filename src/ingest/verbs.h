@@ -17,7 +17,19 @@ struct VerbCall {
   const std::atomic<bool>& stop;
 };
 
+std::vector<AppOption> scrape_options();
+int run_scrape(const VerbCall& call);
+
 std::vector<AppOption> fetch_options();
 int run_fetch(const VerbCall& call);
+
+std::vector<AppOption> pretrained_options();
+int run_pretrained(const VerbCall& call);
+
+std::vector<AppOption> verify_options();
+int run_verify(const VerbCall& call);
+
+std::vector<AppOption> stats_options();
+int run_stats(const VerbCall& call);
 
 }  // namespace mdm::ingest

@@ -34,6 +34,9 @@ Image decode_pnm(const ImageBytes& bytes, const DecodeOptions& options);
 /// BMP and TGA.
 Image decode_with_stb(const ImageBytes& bytes, const DecodeOptions& options);
 
+std::optional<ImageSize> webp_size(const ImageBytes& bytes);
+std::optional<ImageSize> pnm_size(const ImageBytes& bytes);
+
 /// What the markers of a JPEG file say, found without decoding.
 struct JpegLayout {
   bool frame_seen = false;

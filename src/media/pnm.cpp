@@ -58,4 +58,14 @@ Image decode_pnm(const ImageBytes& bytes, const DecodeOptions& options) {
   return image;
 }
 
+std::optional<ImageSize> pnm_size(const ImageBytes& bytes) {
+  try {
+    PnmHeader header{bytes};
+    const int64_t width = header.number("the width", INT32_MAX);
+    return ImageSize{width, header.number("the height", INT32_MAX)};
+  } catch (const DataError&) {
+    return std::nullopt;
+  }
+}
+
 }  // namespace mdm::detail

@@ -21,4 +21,10 @@ Image decode_webp(const ImageBytes& bytes, const DecodeOptions& options) {
   return image;
 }
 
+std::optional<ImageSize> webp_size(const ImageBytes& bytes) {
+  WebPBitstreamFeatures features;
+  if (WebPGetFeatures(bytes.data, bytes.size, &features) != VP8_STATUS_OK) return std::nullopt;
+  return ImageSize{features.width, features.height};
+}
+
 }  // namespace mdm::detail

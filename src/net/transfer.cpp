@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
@@ -252,6 +253,22 @@ std::string redirected(const std::string& url, const std::string& location) {
   } catch (const NetError& error) {
     throw NetError(NetError::Kind::kRedirect, concat(shown_url(url), ": redirects to ", error.what()));
   }
+}
+
+std::string origin(const std::string& url) {
+  const Url parts = parsed(url);
+  std::string text = part_of(parts.get(), CURLUPART_SCHEME) + "://" + part_of(parts.get(), CURLUPART_HOST) + ':' +
+                     part_of(parts.get(), CURLUPART_PORT);
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+void describe(const Answer& answer, HttpResponse& response) {
+  response.status = answer.status;
+  response.etag = answer.etag;
+  response.last_modified = answer.last_modified;
+  response.content_type = answer.content_type;
+  response.robots = answer.robots;
 }
 
 bool same_origin(const std::string& a, const std::string& b) {

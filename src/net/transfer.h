@@ -67,6 +67,10 @@ class Transfer {
 std::string checked_url(const std::string& url);
 /// Where a redirect leads: `location` resolved against `url`, and checked.
 std::string redirected(const std::string& url, const std::string& location);
+/// "scheme://host:port" of a checked URL.
+std::string origin(const std::string& url);
+/// What an answer says, into a response; its URL, body and size stay.
+void describe(const Answer& answer, HttpResponse& response);
 /// Whether both have the same scheme, host and port.
 bool same_origin(const std::string& a, const std::string& b);
 

@@ -5,7 +5,6 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <system_error>
@@ -103,18 +102,6 @@ void make_cache_folder(const std::filesystem::path& folder) {
 }
 
 }  // namespace
-
-std::filesystem::path default_cache_folder() {
-  const auto variable = [](const char* name) -> std::filesystem::path {
-    const char* value = std::getenv(name);
-    return value == nullptr ? "" : value;
-  };
-  if (const auto own = variable("MDM_HOME"); !own.empty()) return own / "cache";
-  // The specification wants relative paths ignored.
-  if (const auto cache = variable("XDG_CACHE_HOME"); cache.is_absolute()) return cache / "mdm";
-  if (const auto home = variable("HOME"); !home.empty()) return home / ".cache" / "mdm";
-  fail<ConfigError>("cache_dir: none is set, and neither MDM_HOME, XDG_CACHE_HOME nor HOME says where one could be");
-}
 
 UrlCache::UrlCache(std::filesystem::path folder, HttpOptions options)
     : folder_(std::move(folder)), options_(std::move(options)) {}

@@ -68,14 +68,14 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 
 // Between fork and exec: system calls only.
 [[noreturn]] void become(const char* program, char* const* arguments, char* const* environment,
-                         const RunOptions& options, int out, int err) {
+                         const RunOptions& options, const std::string& disk_size, int out, int err) {
   if (!options.out_file.empty()) out = ::open(options.out_file.c_str(), O_WRONLY | O_CREAT, 0666);
   const int nothing = ::open("/dev/null", O_RDONLY);
   if (::dup2(nothing, 0) < 0 || ::dup2(out, 1) < 0 || ::dup2(err, 2) < 0) ::_exit(kNotStarted);
   if (!options.small_disk.empty()) {
     const bool ready = ::unshare(CLONE_NEWNS) == 0 &&
                        ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-                       ::mount("none", options.small_disk.c_str(), "tmpfs", 0, "size=32k") == 0;
+                       ::mount("none", options.small_disk.c_str(), "tmpfs", 0, disk_size.c_str()) == 0;
     if (!ready) ::_exit(kNoSmallDisk);
   }
   if (options.file_size_limit > 0) {
@@ -107,7 +107,7 @@ void read_all(pid_t child, Pipe& out, Pipe& err, const RunOptions& options, Outc
     }
     if (options.interrupt_when && !interrupted && options.interrupt_when()) {
       interrupted = true;
-      ::kill(child, SIGINT);
+      ::kill(child, options.interrupt_by);
     }
     if (std::chrono::steady_clock::now() > end && !outcome.timed_out) {
       outcome.timed_out = true;
@@ -123,17 +123,20 @@ Outcome run(const std::string& program, const std::vector<std::string>& argument
   words.insert(words.end(), arguments.begin(), arguments.end());
   const std::vector<std::string> variables = environment_of(options);
   const std::vector<char*> argv = pointers(words), envp = pointers(variables);
+  const std::string disk_size = "size=" + options.disk_size;
   Pipe out, err;
   const pid_t child = ::fork();
   if (child < 0) throw std::runtime_error("no process");
-  if (child == 0) become(program.c_str(), argv.data(), envp.data(), options, out.write, err.write);
+  if (child == 0) become(program.c_str(), argv.data(), envp.data(), options, disk_size, out.write, err.write);
   out.close_write();
   err.close_write();
   Outcome outcome;
   read_all(child, out, err, options, outcome);
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  rusage usage{};
+  while (::wait4(child, &status, 0, &usage) < 0 && errno == EINTR) {
   }
+  outcome.max_rss_kib = usage.ru_maxrss;
   if (WIFEXITED(status)) outcome.code = WEXITSTATUS(status);
   if (WIFSIGNALED(status)) outcome.signal = WTERMSIG(status);
   outcome.no_small_disk = !options.small_disk.empty() && outcome.code == kNoSmallDisk;

@@ -16,6 +16,7 @@ struct Outcome {
   bool timed_out = false;
   bool no_small_disk = false;  // RunOptions::small_disk is not possible here
   std::string out, err;
+  long max_rss_kib = 0;  // the most memory that it had
 };
 
 struct RunOptions {
@@ -25,7 +26,9 @@ struct RunOptions {
   uint64_t file_size_limit = 0;                    // RLIMIT_FSIZE in bytes; 0: none
   std::filesystem::path small_disk;                // folder where the program (alone) sees an empty small file system
   std::string out_file;                            // takes stdout instead of Outcome::out
-  std::function<bool()> interrupt_when;            // SIGINT is sent once this says so
+  std::function<bool()> interrupt_when;            // a signal is sent once this says so
+  int interrupt_by = 2;                            // which: SIGINT
+  std::string disk_size = "32k";                   // of small_disk
 };
 
 Outcome run(const std::string& program, const std::vector<std::string>& arguments, const RunOptions& options = {});

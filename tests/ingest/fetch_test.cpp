@@ -405,6 +405,45 @@ TEST_F(FetchTest, SpaceIsLookedAtBefore) {
   EXPECT_EQ(asked("/bucket/a.tar"), 0);
 }
 
+TEST_F(FetchTest, AListingTellsWhatHasChanged) {
+  FetchSettings mine = settings({"s3://bucket/a*"});
+  mine.http.s3_endpoint = server_.url("");
+  const auto list = [&](const std::string& bytes, const std::string& tag) {
+    serve("/bucket/a.tar", bytes);
+    serve("/bucket?encoding-type=url&list-type=2&prefix=a", "<ListBucketResult><Contents><Key>a.tar</Key><Size>" +
+                                                                std::to_string(bytes.size()) + "</Size><ETag>" + tag +
+                                                                "</ETag></Contents></ListBucketResult>");
+  };
+  const std::string first = make_shard(folder_, "", 0, 2).tar, second = make_shard(folder_, "", 2, 2).tar;
+  ASSERT_EQ(first.size(), second.size());
+  const std::string tag = "tag" + std::to_string(first.size());  // as answer() sends it
+  list(first, tag);
+  EXPECT_EQ(fetch(mine).fetched, 1u);
+  EXPECT_EQ(fetch(mine).kept, 1u);
+  EXPECT_EQ(captions(out("index.tsv")), expected(0, 2));
+  list(second, "another");
+  EXPECT_EQ(fetch(mine).fetched, 1u);
+  EXPECT_EQ(captions(out("index.tsv")), expected(2, 2));
+}
+
+TEST_F(FetchTest, WhatAKillHasLeftGoes) {
+  serve_set(1);
+  const std::string url = server_.url("/set/list.tsv");
+  fetch({url});
+  const char* ours[] = {"out/s0.tsv.tmp.12.3", "out/s0.tar.part.json.tmp.12.4", "out/index.tsv.tmp.12.5",
+                        "out/.fetch/s0.tar.json.tmp.12.6"};
+  for (const char* name : ours) folder_.write(name, "cut");
+  folder_.write("out/others.tsv.tmp.12.7", "mine");
+  fetch({url});
+  for (const char* name : ours) EXPECT_TRUE(fs::exists(folder_.path(name))) << name << ": another process may write it";
+  for (const char* name : {ours[0], ours[1], ours[2], ours[3], "out/others.tsv.tmp.12.7"}) {
+    fs::last_write_time(folder_.path(name), fs::file_time_type::clock::now() - std::chrono::minutes(11));
+  }
+  fetch({url});
+  for (const char* name : ours) EXPECT_FALSE(fs::exists(folder_.path(name))) << name;
+  EXPECT_TRUE(fs::exists(folder_.path("out/others.tsv.tmp.12.7")));
+}
+
 TEST_F(FetchTest, PathsFileUrlsAndGlobs) {
   fs::create_directories(folder_.folder() / "in put");
   for (int i = 0; i < 3; ++i) {
@@ -552,7 +591,6 @@ TEST_F(FetchTest, FromMoto) {
   EXPECT_EQ(call({"fetch", "--config", config, "--subset", "eval", "--output-dir", folder_.path("eval")}, stop_), 0);
   EXPECT_EQ(captions(folder_.path("eval/index.tsv")), expected(15, 3));
 
-  // A changed object is noticed by its listing, a wrong key refused.
   ::setenv("AWS_SECRET_ACCESS_KEY", "wrong", 1);
   EXPECT_THROW(call({"fetch", "--config", config, "--output-dir", target}, stop_), NetError);
   for (const char* name : {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}) ::unsetenv(name);

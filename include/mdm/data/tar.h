@@ -57,7 +57,10 @@ class TarIndex {
   const std::string& problem() const { return problem_; }
   /// Whether a block of zeros ends the archive (the reference's reader refuses archives without one).
   bool ended() const { return ended_; }
+  /// Where the index ends, in bytes from the archive's start: before the end mark or the damage.
+  uint64_t end() const { return end_; }
   uint64_t skipped() const { return skipped_; }    ///< members that are no regular files
+  uint64_t folders() const { return folders_; }    ///< of these, folders
   uint64_t replaced() const { return replaced_; }  ///< members that a later one replaces
 
  private:
@@ -68,9 +71,17 @@ class TarIndex {
   std::unordered_map<std::string_view, size_t> by_name_;  // views of members_: moving a vector moves no element
   std::string problem_;
   bool ended_ = false;
+  uint64_t end_ = 0;
   uint64_t skipped_ = 0;
+  uint64_t folders_ = 0;
   uint64_t replaced_ = 0;
 };
+
+/// Appends a member (headers, content, padding) to the bytes of an archive, as TarWriter writes it. Error when the name
+/// is empty, holds NUL, or is longer than TarIndex::kMaxNameBytes.
+void append_tar_member(std::string& archive, std::string_view name, std::string_view content);
+/// The zeros that end an archive.
+std::string_view tar_end();
 
 /// Writes an archive that appears when finish() has run: ustar, with a pax header where a name is longer than ustar
 /// allows (255 bytes with a '/' at the right place, else 100). The same calls give the same bytes: mode 0644, owner 0,
@@ -80,15 +91,14 @@ class TarWriter {
   explicit TarWriter(const std::filesystem::path& file);
   ~TarWriter();
 
-  /// Error when the name is empty, holds NUL, or is longer than TarIndex::kMaxNameBytes.
+  /// Error as append_tar_member().
   void add(std::string_view name, std::string_view content);
   void finish();
   uint64_t bytes() const { return file_.size(); }
 
  private:
-  void write_header(std::string_view name, std::string_view prefix, uint64_t size, char type);
-  void write_padded(std::string_view content);
   AtomicFile file_;
+  std::string member_;  // its memory is used again
 };
 
 }  // namespace mdm

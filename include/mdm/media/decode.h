@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 
 #include "mdm/media/image.h"
@@ -27,6 +28,16 @@ ImageFormat image_format(const uint8_t* data, size_t size);
 
 /// "JPEG", "PNG", ...; "unknown".
 const char* image_format_name(ImageFormat format);
+
+/// Sides of a picture in pixels, turned upright as its EXIF data say.
+struct ImageSize {
+  int64_t width = 0;
+  int64_t height = 0;
+};
+
+/// What the header says, from the first `size` bytes of a file; nothing is decoded, so the rest may be broken. None
+/// when the header is broken, or goes on behind these bytes (a JPEG's may lie behind a profile and a thumbnail).
+std::optional<ImageSize> image_size(const uint8_t* data, size_t size);
 
 /// The picture in `size` bytes at `data`. DataError that names `name` and the reason for anything that is
 /// not a whole, sound picture: cut files, checksums that don't fit, corrupt data, too many pixels.

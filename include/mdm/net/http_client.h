@@ -71,7 +71,9 @@ struct HttpOptions {
   std::shared_ptr<const S3Options> s3;
   std::string s3_endpoint;
   std::function<void(uint64_t bytes)> on_bytes;  ///< told of bodies as they come; by the thread that calls the client
-  const std::atomic<bool>* cancel = nullptr;     ///< looked at several times a second
+  /// Of download(): how many bytes are there, of how many where the server says. What it throws ends the transfer.
+  std::function<void(uint64_t done, std::optional<uint64_t> total)> progress;
+  const std::atomic<bool>* cancel = nullptr;  ///< looked at several times a second
 };
 
 struct HttpRange {
@@ -85,6 +87,7 @@ struct HttpResponse {
   std::string etag;  ///< as sent, quotes included; empty: none
   std::string last_modified;
   std::string content_type;
+  std::vector<std::string> robots;      ///< values of X-Robots-Tag
   std::optional<uint64_t> total_bytes;  ///< of the whole resource, where the server says
   std::string md5;                      ///< of an s3:// object where its ETag is one, in hexadecimal; else empty
   std::string body;                     ///< of get(); empty for download()

@@ -4,12 +4,10 @@
 #include <filesystem>
 #include <string>
 
+#include "mdm/core/cache_folder.h"
 #include "mdm/net/http_client.h"
 
 namespace mdm {
-
-/// `$MDM_HOME/cache`, else `$XDG_CACHE_HOME/mdm`, else `~/.cache/mdm`; ConfigError when not even a home is known.
-std::filesystem::path default_cache_folder();
 
 /// From a URL to a local file. A file is there complete or not at all; its name is a hash of the URL and the
 /// ending of the URL's last part. A folder that is made for it is its owner's alone. Several processes may ask for the
