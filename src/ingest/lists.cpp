@@ -10,6 +10,7 @@
 #include <system_error>
 #include <thread>
 
+#include "ingest/scrape_folder.h"
 #include "mdm/core/digest.h"
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
@@ -213,6 +214,7 @@ class Division {
 
 WrittenLists write_lists(const fs::path& folder, const SplitSettings& split) {
   const FolderLock lock(folder / ".lists.lock");
+  remove_cut_off(folder, 0, 1, /*lists=*/true);
   return Division(folder, split).write();
 }
 

@@ -110,6 +110,7 @@ class Scraper {
   ScrapeResult run() {
     make_writable_folder(settings_.output_dir);
     const WorkerLock lock(settings_);
+    remove_cut_off(settings_.output_dir, settings_.worker, settings_.workers, /*lists=*/false);
     list_identity_ = read_list_once();
     check_manifest(settings_, list_identity_);
     find_shards();

@@ -5,8 +5,10 @@
 
 #include <cerrno>
 #include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <system_error>
+#include <vector>
 
 #include "ingest/shown.h"
 #include "mdm/core/error.h"
@@ -75,6 +77,25 @@ void check_manifest(const ScrapeSettings& settings, const ListIdentity& list) {
   fail<ConfigError>(shown(settings.output_dir),
                     ": holds shards of another list or of other settings: ", printable(changed, 2000),
                     "; choose another --output-dir, or call with what it was begun with");
+}
+
+void remove_cut_off(const fs::path& folder, int64_t worker, int64_t workers, bool lists) {
+  std::vector<fs::path> left;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.find(".tmp.") == std::string::npos) continue;  // as AtomicFile calls what it has not finished
+    const size_t digits = std::min(name.find_first_not_of("0123456789"), name.size());
+    const bool of_shard = digits >= 5;
+    const bool ours = of_shard && std::strtoull(name.c_str(), nullptr, 10) % static_cast<uint64_t>(workers) ==
+                                      static_cast<uint64_t>(worker);
+    bool of_lists = false;
+    for (const char* list : {"index.tsv.", "train.tsv.", "validation.tsv.", "split.json."}) {
+      of_lists = of_lists || name.rfind(list, 0) == 0;
+    }
+    if (lists ? of_lists : ours) left.push_back(entry.path());
+  }
+  std::error_code ignored;
+  for (const fs::path& file : left) fs::remove(file, ignored);
 }
 
 void check_space(const ScrapeSettings& settings, uint64_t rows_to_do, const ScrapeCounts& so_far) {

@@ -194,7 +194,8 @@ TEST_F(Download, SurvivesKillsAtAnyMoment) {
   EXPECT_GE(killed, kills / 2);
   ::testing::Test::RecordProperty("kills", killed);
   expect_pictures(count);
-  for (const std::string& name : names_in(out())) EXPECT_FALSE(holds(name, ".part") || holds(name, "journal")) << name;
+  for (const std::string& name : names_in(out()))
+    EXPECT_FALSE(holds(name, ".part") || holds(name, "journal") || holds(name, ".tmp.")) << name;
 }
 
 TEST_F(Download, IsStoppedBySignalsAndGoesOn) {

@@ -237,6 +237,23 @@ TEST_F(ScrapeTest, WorkersDivideTheShards) {
   for (const auto& [path, times] : asked_) EXPECT_EQ(times, 1) << path;
 }
 
+TEST_F(ScrapeTest, WhatAKillCutsOffIsRemoved) {
+  ScrapeSettings all = settings(pictures(5));
+  fs::create_directory(all.output_dir);
+  for (const char* name :
+       {"out/00000.tsv.tmp.123.4", "out/00001_stats.json.tmp.123", "out/train.tsv.tmp.9", "out/notes.tmp.txt"}) {
+    write(name, "x");
+  }
+  all.workers = 2;
+  all.worker = 0;
+  scrape(all);
+  const auto names = names_in(folder_ / "out");
+  EXPECT_EQ(names.count("00000.tsv.tmp.123.4"), 0u);
+  EXPECT_EQ(names.count("train.tsv.tmp.9"), 0u);
+  EXPECT_EQ(names.count("00001_stats.json.tmp.123"), 1u);  // the other worker may be at it
+  EXPECT_EQ(names.count("notes.tmp.txt"), 1u);             // not ours
+}
+
 TEST_F(ScrapeTest, AnIdleWorkerIsNoFault) {
   ScrapeSettings all = settings(pictures(5));
   all.workers = 4;
