@@ -16,8 +16,9 @@ if(MDM_TORCH_HAS_CUDA)
 endif()
 file(RELATIVE_PATH mdm_bin_to_lib "/${CMAKE_INSTALL_BINDIR}" "/${CMAKE_INSTALL_LIBDIR}")
 
-set_target_properties(mdm PROPERTIES INSTALL_RPATH "$ORIGIN;${mdm_torch_rpath}")
-install(TARGETS mdm EXPORT mdmTargets
+set(mdm_libraries mdm mdm_demo_library mdm_ingest_library)
+set_target_properties(${mdm_libraries} PROPERTIES INSTALL_RPATH "$ORIGIN;${mdm_torch_rpath}")
+install(TARGETS ${mdm_libraries} EXPORT mdmTargets
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
   INCLUDES DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(TARGETS mdm_sentencepiece LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/mdm")  # libmdm looks there

@@ -10,8 +10,9 @@ usage: scripts/setup.sh [--cpu | --cuda] [--dev] [--print-mode]
   --cpu         LibTorch for the CPU (about 550 MB to download, 550 MB on disk)
   --cuda        LibTorch with CUDA (about 2.5 GB to download, 4.5 GB on disk); needs the CUDA Toolkit
                 neither: --cuda where both nvcc and a working GPU are there, else --cpu
-  --dev         also the tools for working on the code (clang-format, clang-tidy), the emoji of the demo data, and
-                TensorBoard (in .cache/tensorboard), with which a test reads event files
+  --dev         also the tools for working on the code (clang-format, clang-tidy), the emoji of the demo data,
+                TensorBoard (in .cache/tensorboard), with which a test reads event files, and moto (in .cache/moto),
+                the S3 of tests
   --print-mode  only print which of cpu and cuda it would be
 LibTorch is not fetched when MDM_TORCH_ROOT, Torch_DIR or CMAKE_PREFIX_PATH name one.
 TEXT
@@ -234,11 +235,25 @@ install_tensorboard() {
   fi
 }
 
+# The implementation of S3 that tests read from, likewise.
+install_moto() {
+  local venv=.cache/moto
+  if "$venv/bin/python" -c 'import moto, boto3, flask' 2>/dev/null; then return; fi
+  say "installing moto in $venv"
+  if ! { "$(find_python)" -m venv "$venv" &&
+    "$venv/bin/python" -m pip --disable-pip-version-check install -q 'moto[server,s3]>=5,<6'; } >>"$log" 2>&1 </dev/null; then
+    say "warning: moto could not be installed (see $log); the tests that need it will be skipped"
+  fi
+}
+
 if ! mkdir -p .cache 2>/dev/null || [[ ! -w .cache ]]; then die "$PWD is not writable"; fi
 : >"$log"
 install_packages
 
-if [[ "$dev" == yes ]]; then install_tensorboard; fi
+if [[ "$dev" == yes ]]; then
+  install_tensorboard
+  install_moto
+fi
 
 named="$(named_libtorch)"
 if [[ -n "${MDM_TORCH_ROOT:-}" ]] && ! holds_libtorch "$MDM_TORCH_ROOT"; then

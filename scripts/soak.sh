@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every change: 20,000 damaged files per parser under the sanitizers, 200 kills of trainings,
-# a training of 2,000 steps with random stops, and 80 losses of one of two processes.
+# a training of 2,000 steps with random stops, 80 losses of one of two processes, and a scrape of 20,000 URLs and one that
+# is killed 100 times.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,3 +16,8 @@ MDM_KILLS="${MDM_KILLS:-200}" MDM_SOAK_STEPS="${MDM_SOAK_STEPS:-2000}" OMP_WAIT_
 # of them with a divided optimizer.
 MDM_PROCESS_FAULTS="${MDM_PROCESS_FAULTS:-80}" OMP_WAIT_POLICY=passive build/cpu/bin/processes_test --gtest_brief=1 \
   --gtest_filter='Processes.EndWhenOneIsGoneAndGoOnExactly'
+
+# 20,000 URLs of a faulty world, each accounted for once; and 60,000 good ones over 100 kills.
+scripts/build.sh cpu apps_test
+MDM_SCRAPE_URLS="${MDM_SCRAPE_URLS:-20000}" MDM_SCRAPE_KILLS="${MDM_SCRAPE_KILLS:-100}" build/cpu/bin/apps_test --gtest_brief=1 \
+  --gtest_filter='Download.AccountsForEveryUrlOfAFaultyWorld:Download.SurvivesKillsAtAnyMoment'

@@ -113,8 +113,8 @@ class CommandLineReader {
       if (settings::with_underscores(option.name) != name) continue;
       if (!option.value.empty()) {
         return add_valued(flag, [this, &option](const std::string& value) {
-          std::string& slot = line_.options[option.name];
-          slot = option.several && !slot.empty() ? slot + ',' + value : value;
+          line_.options[option.name] = value;
+          line_.given_options.emplace_back(option.name, value);
         });
       }
       app_.add_flag_callback("--" + flag, [this, &option] { line_.options[option.name] = "true"; });
@@ -216,6 +216,14 @@ int report(const char* what, int code) {
 std::string ParsedCommandLine::option(const std::string& name, const std::string& otherwise) const {
   const auto found = options.find(name);
   return found == options.end() ? otherwise : found->second;
+}
+
+std::vector<std::string> ParsedCommandLine::values(const std::string& name) const {
+  std::vector<std::string> all;
+  for (const auto& [option, value] : given_options) {
+    if (option == name) all.push_back(value);
+  }
+  return all;
 }
 
 std::string ParsedCommandLine::required(const std::string& name) const {

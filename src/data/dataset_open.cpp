@@ -14,6 +14,7 @@
 #include "mdm/data/tar.h"
 #include "mdm/data/tsv.h"
 #include "mdm/net/http_client.h"
+#include "mdm/net/s3.h"
 
 namespace mdm {
 namespace {
@@ -77,7 +78,7 @@ class DatasetBuilder {
 
   fs::path local(const std::string& name, const ListPlace& list, std::string* url) {
     if (name.empty()) fail<DataError>("a list names a file \"\"");
-    const bool by_url = is_url(name) || (!list.url_folder.empty() && name[0] != '/');
+    const bool by_url = is_url(name) || (!list.url_folder.empty() && name[0] != '/' && !file_url_path(name));
     if (by_url) {
       const std::string whole = is_url(name) ? name : list.url_folder + name;
       if (!options_.resolve_url) {
@@ -87,11 +88,18 @@ class DatasetBuilder {
       if (url != nullptr) *url = whole;
       return options_.resolve_url(whole);
     }
-    const fs::path here(name);
+    const fs::path here = file_url_path(name).value_or(fs::path(name));
     std::error_code ignored;
-    if (here.is_absolute() || list.folder.empty() || fs::exists(here, ignored)) return here;
+    if (here.is_absolute() || list.folder.empty()) return here;
     const fs::path beside = list.folder / here;
-    return fs::exists(beside, ignored) ? beside : here;
+    if (!fs::exists(beside, ignored)) return here;
+    if (!fs::exists(here, ignored)) return beside;
+    if (!ambiguous_ && !fs::equivalent(here, beside, ignored)) {  // names such as 00000.tar are in many folders
+      ambiguous_ = true;
+      log_warning(printable(name, 1000), ": is in the working directory and beside its list (",
+                  printable(list.folder.string(), 1000), "); the one in the working directory is taken");
+    }
+    return here;
   }
 
   uint32_t archive_of(const std::string& name, const ListPlace& list) {
@@ -121,7 +129,7 @@ class DatasetBuilder {
 
   static ListPlace place_of(const std::string& url, const fs::path& file) {
     if (url.empty()) return {"", file.parent_path()};
-    const std::string path = url.substr(0, url.find_first_of("?#"));
+    const std::string path = is_s3_url(url) ? url : url.substr(0, url.find_first_of("?#"));
     return {path.substr(0, path.rfind('/') + 1), {}};
   }
 
@@ -373,6 +381,7 @@ class DatasetBuilder {
   std::vector<float> raw_numbers_;  // as many as options_.numbers for each of rows_
   std::vector<WebSamples> web_;
   uint64_t bad_rows_ = 0;
+  bool ambiguous_ = false;  // a name was, and the user has been told
 };
 
 std::shared_ptr<const Dataset> Dataset::open(const std::string& list, const DatasetOptions& options) {

@@ -21,6 +21,7 @@ struct Verb {
 
 constexpr Verb kVerbs[] = {
     {"scrape", ingest::scrape_options, ingest::run_scrape},
+    {"fetch", ingest::fetch_options, ingest::run_fetch},
     {"verify", ingest::verify_options, ingest::run_verify},
     {"stats", ingest::stats_options, ingest::run_stats},
 };

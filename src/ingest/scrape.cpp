@@ -166,6 +166,7 @@ class Scraper {
       ScrapeCounts counts;
       if (settings_.retry_failed && read_finished(files, rows, counts)) reopen(files, rows, &worth_another_try);
       if (!read_finished(files, rows, counts)) continue;
+      drop_leftovers(files);
       finished_[number] = true;
       ++finished_before_;
       done_before_.add(counts);

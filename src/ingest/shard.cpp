@@ -171,6 +171,11 @@ bool read_finished(const ShardFiles& files, const ShardRows& rows, ScrapeCounts&
   }
 }
 
+void drop_leftovers(const ShardFiles& files) {
+  std::error_code ignored;
+  if (fs::exists(files.journal(), ignored)) remove_file(files.journal());
+}
+
 void reopen(const ShardFiles& files, const ShardRows& rows, bool (*again)(const std::string& cause)) {
   const std::string text = read_text_file(files.failures());
   TsvReader reader(text, files.failures().string());

@@ -49,6 +49,9 @@ struct ShardRows {
 /// Whether the shard is finished, and its counts. A stats file that can't be read counts as absent.
 bool read_finished(const ShardFiles& files, const ShardRows& rows, ScrapeCounts& counts);
 
+/// Removes what the last step of finishing leaves when it is the one that a kill cuts off.
+void drop_leftovers(const ShardFiles& files);
+
 /// Makes a finished shard an open one in which the failures that `again` names are to do.
 void reopen(const ShardFiles& files, const ShardRows& rows, bool (*again)(const std::string& cause));
 

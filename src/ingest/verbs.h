@@ -20,6 +20,9 @@ struct VerbCall {
 std::vector<AppOption> scrape_options();
 int run_scrape(const VerbCall& call);
 
+std::vector<AppOption> fetch_options();
+int run_fetch(const VerbCall& call);
+
 std::vector<AppOption> verify_options();
 int run_verify(const VerbCall& call);
 

@@ -1,31 +1,33 @@
 // GET with redirects and retries, into memory and into files.
 #include "mdm/net/http_client.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <nlohmann/json.hpp>
-#include <system_error>
+#include <optional>
 #include <thread>
 
-#include "mdm/core/files.h"
+#include "mdm/core/digest.h"
 #include "mdm/core/log.h"
+#include "net/part_file.h"
 #include "net/policy.h"
+#include "net/s3_session.h"
+#include "net/s3_xml.h"
 #include "net/transfer.h"
 
 namespace mdm {
 namespace {
 
 using net::Answer;
+using net::PartFile;
 using net::Request;
+using net::S3Target;
 using net::Transfer;
 
-constexpr int kPartial = 206, kRangeRefused = 416;
+constexpr int kPartial = 206, kPreconditionFailed = 412, kRangeRefused = 416;
+constexpr int kMostEmptyPages = 1000;  // of a listing, one after the other
+
+constexpr char kOtherBytes[] = "what came has another MD5 than the object's ETag says";
 
 [[noreturn]] void wrong(NetError::Kind kind, const std::string& url, const std::string& text, int status = 0) {
   throw NetError(kind, concat(shown_url(url), ": ", text), status);
@@ -48,91 +50,6 @@ bool parse_content_range(const std::string& text, ContentRange& range) {
   return true;
 }
 
-// A file that a transfer writes, and what it is a part of, in `<target>.part` and `<target>.part.json`. The lock
-// goes with the file: two processes never write the same one.
-class PartFile {
- public:
-  explicit PartFile(const std::filesystem::path& target)
-      : target_(target), path_(target.string() + ".part"), note_(target.string() + ".part.json") {
-    while (!open_locked()) {
-    }
-  }
-  ~PartFile() { ::close(descriptor_); }
-  PartFile(const PartFile&) = delete;
-  PartFile& operator=(const PartFile&) = delete;
-
-  // What is there of `url`: bytes to go on from, and the validator that says it is still the same.
-  uint64_t known(const std::string& url, std::string& validator) {
-    const off_t end = ::lseek(descriptor_, 0, SEEK_END);
-    if (end <= 0) return 0;
-    nlohmann::json note;
-    try {
-      note = nlohmann::json::parse(read_text_file(note_, size_t{64} << 10), nullptr, /*allow_exceptions=*/false);
-    } catch (const Error&) {
-      return 0;  // absent or unreadable: nothing is known about these bytes
-    }
-    if (!note.is_object() || note.value("url", "") != url) return 0;
-    validator = note.value("validator", "");
-    return validator.empty() ? 0 : static_cast<uint64_t>(end);
-  }
-
-  // From here on the file holds the answer's resource, from its first byte or (`offset`) going on.
-  void begin(const std::string& url, const std::string& validator, uint64_t offset) {
-    if (::ftruncate(descriptor_, static_cast<off_t>(offset)) != 0) broken("can't be cut");
-    size_ = offset;
-    if (offset > 0) return;
-    const nlohmann::json note = {{"url", url}, {"validator", validator}};
-    write_file(note_, note.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  }
-
-  void write(const char* bytes, size_t count) {
-    if (!write_at(descriptor_, bytes, count, size_)) broken("can't be written");
-    size_ += static_cast<uint64_t>(count);
-  }
-
-  uint64_t size() const { return size_; }
-
-  void finish() {
-    if (::fsync(descriptor_) != 0) broken("can't be written");
-    std::error_code code;
-    std::filesystem::rename(path_, target_, code);
-    if (code) fail(printable(target_.string(), 1000), ": can't be put in place: ", code.message());
-    std::filesystem::remove(note_, code);
-    if (const int reason = flush_folder(target_.parent_path())) {
-      log_warning(printable(target_.string(), 1000),
-                  ": its folder can't be flushed to disk: ", std::generic_category().message(reason));
-    }
-  }
-
- private:
-  // False when the file has lost its name before the lock was there: its writer has finished it under the target's.
-  bool open_locked() {
-    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (descriptor_ < 0) broken("can't be made");
-    const int code = lock_file(descriptor_);
-    struct stat opened {};
-    struct stat named {};
-    const bool in_place = ::fstat(descriptor_, &opened) == 0 && ::stat(path_.c_str(), &named) == 0 &&
-                          opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
-    const bool free = code == 0 || code == ENOTSUP;  // without locks nothing can be known of others
-    if (free && in_place) return true;
-    ::close(descriptor_);
-    if (free) return false;
-    if (code == EWOULDBLOCK) fail(shown(), ": another process is writing it");
-    errno = code;
-    broken("can't be locked");
-  }
-
-  std::string shown() const { return printable(path_.string(), 1000); }
-  [[noreturn]] void broken(const char* what) const {
-    fail(shown(), ": ", what, ": ", std::generic_category().message(errno));
-  }
-
-  std::filesystem::path target_, path_, note_;
-  int descriptor_ = -1;
-  uint64_t size_ = 0;
-};
-
 // What If-Range takes: a strong ETag, else the date.
 std::string validator_of(const Answer& answer) {
   const bool strong = answer.etag.size() > 2 && answer.etag[0] == '"';
@@ -148,11 +65,30 @@ struct HttpClient::Impl {
 
   HttpOptions options;
   Transfer transfer;
+  std::unique_ptr<net::S3Session> s3_session;
+
+  net::S3Session& s3() {
+    if (!s3_session) {
+      if (!options.s3) {
+        options.s3 = std::make_shared<const S3Options>(S3Options::from_environment(options.s3_endpoint));
+      }
+      s3_session = std::make_unique<net::S3Session>(options.s3);
+    }
+    return *s3_session;
+  }
+
+  // The URL in the spelling that requests and notes use.
+  static std::string checked(const std::string& url) {
+    if (!is_s3_url(url)) return net::checked_url(url);
+    if (parse_s3_url(url).key.empty()) wrong(NetError::Kind::kUrl, url, "names no object");
+    return url;
+  }
 
   bool cancelled() const { return options.cancel != nullptr && options.cancel->load(); }
 
   // One try through all redirects. `url` becomes the last one.
   Answer follow(Request request, std::string& url, const HttpOptions& limits) {
+    if (is_s3_url(url)) return s3().follow(transfer, request, {parse_s3_url(url), {}}, limits);
     const std::string first = url;
     const std::vector<std::string> own = request.headers;
     for (int64_t hop = 0;; ++hop) {
@@ -197,10 +133,30 @@ struct HttpClient::Impl {
     }
   }
 
-  void check_status(const Answer& answer, const std::string& url, double& asked) const {
+  void check_status(const Answer& answer, const std::string& url, double& asked) {
     if (answer.status >= 200 && answer.status < 300) return;
     asked = answer.retry_after;
+    if (is_s3_url(url)) throw s3().refusal(answer, shown_url(url));
     wrong(NetError::Kind::kStatus, url, concat("the server answers ", answer.status), answer.status);
+  }
+
+  void count(size_t bytes) const {
+    if (options.on_bytes) options.on_bytes(bytes);
+  }
+
+  void describe(HttpResponse& response, const Answer& answer, const std::string& url) const {
+    response.status = answer.status;
+    response.etag = answer.etag;
+    response.last_modified = answer.last_modified;
+    response.content_type = answer.content_type;
+    if (is_s3_url(url)) response.md5 = net::md5_of(answer);
+  }
+
+  // The headers that let a transfer go on at `offset` of the same resource only. S3 promises nothing about If-Range.
+  static std::vector<std::string> going_on(const std::string& url, uint64_t offset, const std::string& validator) {
+    const bool dated = validator.empty() || validator[0] != '"';
+    const char* condition = !is_s3_url(url) ? "If-Range: " : dated ? "If-Unmodified-Since: " : "If-Match: ";
+    return {concat("Range: bytes=", offset, "-"), condition + validator};
   }
 };
 
@@ -214,7 +170,7 @@ HttpResponse HttpClient::get(const std::string& url, const std::optional<HttpRan
   if (range && (range->count == 0 || range->first > UINT64_MAX - range->count)) {
     wrong(NetError::Kind::kSize, url, "an empty range");
   }
-  const std::string start = net::checked_url(url);
+  const std::string start = Impl::checked(url);
   HttpResponse response;
   impl_->with_retries(url, [&](double& asked) {
     response = {};
@@ -240,6 +196,7 @@ HttpResponse HttpClient::get(const std::string& url, const std::optional<HttpRan
     };
     request.on_body = [&](const char* bytes, size_t count) {
       response.body.append(bytes, count);
+      impl_->count(count);
       return true;
     };
     const Answer answer = impl_->follow(request, response.url, impl_->options);
@@ -247,17 +204,19 @@ HttpResponse HttpClient::get(const std::string& url, const std::optional<HttpRan
     if (range && response.body.size() != expected) {
       wrong(NetError::Kind::kConnection, url, concat(response.body.size(), " bytes came of ", expected));
     }
-    if (!range) response.total_bytes = response.body.size();
-    response.status = answer.status;
-    response.etag = answer.etag;
-    response.last_modified = answer.last_modified;
-    response.content_type = answer.content_type;
+    impl_->describe(response, answer, url);
+    if (range) return;
+    response.total_bytes = response.body.size();
+    if (response.md5.empty()) return;
+    Digest digest(Digest::Kind::kMd5);
+    digest.add(response.body);
+    if (digest.finish_hex() != response.md5) wrong(NetError::Kind::kChecksum, url, kOtherBytes);
   });
   return response;
 }
 
 HttpResponse HttpClient::download(const std::string& url, const std::filesystem::path& target) {
-  const std::string start = net::checked_url(url);
+  const std::string start = Impl::checked(url);
   PartFile part(target);
   HttpResponse response;
   impl_->with_retries(url, [&](double& asked) {
@@ -266,9 +225,7 @@ HttpResponse HttpClient::download(const std::string& url, const std::filesystem:
     std::string validator;
     const uint64_t offset = part.known(start, validator);
     Request request;
-    if (offset > 0) {
-      request.headers = {concat("Range: bytes=", offset, "-"), concat("If-Range: ", validator)};
-    }
+    if (offset > 0) request.headers = Impl::going_on(start, offset, validator);
     std::optional<uint64_t> total;
     request.on_answer = [&](const Answer& answer) {
       ContentRange got;
@@ -287,7 +244,7 @@ HttpResponse HttpClient::download(const std::string& url, const std::filesystem:
     };
     request.on_body = [&](const char* bytes, size_t count) {
       part.write(bytes, count);
-      if (impl_->options.progress) impl_->options.progress(part.size(), total);
+      impl_->count(count);
       if (part.size() > static_cast<uint64_t>(impl_->options.max_bytes)) {
         wrong(NetError::Kind::kSize, url,
               concat("more than the ", impl_->options.max_bytes, " bytes that are allowed"));
@@ -295,7 +252,7 @@ HttpResponse HttpClient::download(const std::string& url, const std::filesystem:
       return true;
     };
     const Answer answer = impl_->follow(request, response.url, impl_->options);
-    if (answer.status == kRangeRefused && offset > 0) {
+    if ((answer.status == kRangeRefused || answer.status == kPreconditionFailed) && offset > 0) {
       part.begin(start, "", 0);
       wrong(NetError::Kind::kConnection, url, "the file is another one than a moment ago");
     }
@@ -303,14 +260,49 @@ HttpResponse HttpClient::download(const std::string& url, const std::filesystem:
     if (total && part.size() != *total) {
       wrong(NetError::Kind::kConnection, url, concat(part.size(), " bytes came of ", *total));
     }
-    response.status = answer.status;
-    response.etag = answer.etag;
-    response.last_modified = answer.last_modified;
-    response.content_type = answer.content_type;
+    impl_->describe(response, answer, url);
     response.total_bytes = part.size();
+    if (!response.md5.empty() && digest_file(part.path(), Digest::Kind::kMd5).hex != response.md5) {
+      part.begin(start, "", 0);
+      wrong(NetError::Kind::kChecksum, url, kOtherBytes);
+    }
   });
   part.finish();
   return response;
+}
+
+void HttpClient::list(const std::string& url, const std::function<bool(const S3Object&)>& visit) {
+  const S3Location place = parse_s3_url(url);
+  HttpOptions limits = impl_->options;
+  limits.max_bytes = net::kMostPageBytes;
+  std::string token;
+  for (int empty_pages = 0; empty_pages < kMostEmptyPages;) {
+    S3Target target{{place.bucket, ""}, {{"list-type", "2"}, {"encoding-type", "url"}, {"prefix", place.key}}};
+    if (!token.empty()) target.query.emplace_back("continuation-token", token);
+    std::string xml;
+    impl_->with_retries(url, [&](double& asked) {
+      xml.clear();
+      Request request;
+      request.on_body = [&](const char* bytes, size_t count) {
+        xml.append(bytes, count);
+        return true;
+      };
+      const Answer answer = impl_->s3().follow(impl_->transfer, request, target, limits);
+      impl_->check_status(answer, url, asked);
+    });
+    const net::S3Page page = net::parse_s3_page(xml, shown_url(url));
+    for (const S3Object& object : page.objects) {
+      if (object.key.compare(0, place.key.size(), place.key) != 0) {
+        wrong(NetError::Kind::kProtocol, url, "the server lists objects that were not asked for");
+      }
+      if (!visit(object)) return;
+    }
+    if (page.next.empty()) return;
+    if (page.next == token) break;
+    token = page.next;
+    empty_pages = page.objects.empty() ? empty_pages + 1 : 0;
+  }
+  wrong(NetError::Kind::kProtocol, url, "the server's listing has no end");
 }
 
 }  // namespace mdm

@@ -25,6 +25,7 @@ HttpClient& HttpClient::operator=(HttpClient&&) noexcept = default;
 const HttpOptions& HttpClient::options() const { return impl_->options; }
 HttpResponse HttpClient::get(const std::string& url, const std::optional<HttpRange>&) { unavailable(url); }
 HttpResponse HttpClient::download(const std::string& url, const std::filesystem::path&) { unavailable(url); }
+void HttpClient::list(const std::string& url, const std::function<bool(const S3Object&)>&) { unavailable(url); }
 
 struct HttpPool::Impl {};
 HttpPool::HttpPool(HttpPoolOptions) { unavailable("many URLs at a time"); }

@@ -16,7 +16,8 @@ inline bool may_pass(const NetError& error) {
   switch (error.kind()) {
     case NetError::Kind::kHost:
     case NetError::Kind::kConnection:
-    case NetError::Kind::kTimeout: return true;
+    case NetError::Kind::kTimeout:
+    case NetError::Kind::kChecksum: return true;
     case NetError::Kind::kStatus:
       return status == kTooManyRequests || status == kRequestTimeout ||
              (status >= 500 && status != 501 && status != 505);

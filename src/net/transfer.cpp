@@ -37,6 +37,7 @@ using State = TransferState;
 
 constexpr size_t kMostHeaderBytes = size_t{256} << 10;
 constexpr size_t kMostRefusedBody = size_t{256} << 10;  // read of an error page, so that the connection can be kept
+constexpr size_t kMostKeptRefusal = size_t{16} << 10;   // of it, kept
 
 void start_curl() {
   static std::once_flag once;
@@ -65,6 +66,8 @@ void take_header(Answer& answer, std::string_view line) {
   if (same_word(name, "content-range")) answer.content_range = value;
   if (same_word(name, "x-robots-tag")) answer.robots.push_back(value);
   if (same_word(name, "x-amz-bucket-region")) answer.region = value;
+  const bool by_service = same_word(name, "x-amz-server-side-encryption") && same_word(value.substr(0, 7), "aws:kms");
+  if (by_service || same_word(name, "x-amz-server-side-encryption-customer-algorithm")) answer.own_keys = true;
   if (same_word(name, "content-length") && !value.empty() &&
       value.find_first_not_of("0123456789") == std::string::npos && value.size() < 19) {
     answer.content_length = std::strtoull(value.c_str(), nullptr, 10);
@@ -103,6 +106,8 @@ size_t on_body(char* text, size_t, size_t count, void* user) {
     const uint64_t bytes = state.body_bytes + count;
     if (!state.success()) {
       state.body_bytes = bytes;
+      std::string& kept = state.answer.refusal;
+      if (state.request->keep_refusal) kept.append(text, std::min(count, kMostKeptRefusal - kept.size()));
       return bytes > kMostRefusedBody ? 0 : count;
     }
     announce(state);
@@ -170,6 +175,7 @@ void apply(CURL* handle, State& state) {
   set(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   set(handle, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
   set(handle, CURLOPT_FOLLOWLOCATION, 0L);
+  set(handle, CURLOPT_PATH_AS_IS, state.request->path_as_is ? 1L : 0L);
   set(handle, CURLOPT_NOSIGNAL, 1L);
   set(handle, CURLOPT_HTTPHEADER, state.headers.get());
   set(handle, CURLOPT_RESOLVE, state.resolve.get());

@@ -21,6 +21,8 @@ struct Answer {
   std::optional<uint64_t> content_length;
   std::vector<std::string> robots;  // values of X-Robots-Tag, a line each
   std::string region;               // x-amz-bucket-region: where an S3 bucket really is
+  bool own_keys = false;            // encrypted by S3 with keys that make an ETag no MD5
+  std::string refusal;              // the begin of another body than of 2xx, when asked for
   double retry_after = 0;           // seconds
 };
 
@@ -28,6 +30,8 @@ struct Request {
   std::string url;
   std::vector<std::string> headers;  // "Name: value", beside those of the options
   bool may_be_private = false;       // the user names this very server: its address may be any
+  bool path_as_is = false;           // with its "." and ".." parts
+  bool keep_refusal = false;         // see Answer::refusal
   /// Called once before the body of an answer 2xx; what it throws ends the transfer and is thrown on.
   std::function<void(const Answer&)> on_answer;
   /// Only for 2xx. False: not now; the transfer rests until curl_easy_pause() (of transfers in a curl_multi).

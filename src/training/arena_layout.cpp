@@ -26,8 +26,8 @@ at::Tensor view_of(const at::Tensor& flat, const ArenaSlot& slot, int64_t offset
 
 int64_t ArenaLayout::room(const ArenaSlot& slot) { return round_up(slot.count, kSlotAlignment); }
 
-ArenaLayout::ArenaLayout(std::vector<ArenaSlot> given, int64_t bucket_numbers, int64_t part, int64_t parts)
-    : slots(std::move(given)), part(part), parts(parts) {
+ArenaLayout::ArenaLayout(std::vector<ArenaSlot> given, int64_t bucket_numbers, int64_t which_part, int64_t part_count)
+    : slots(std::move(given)), part(which_part), parts(part_count) {
   place();
   cut(0, trained_rounded, bucket_numbers);
   cut(trained_rounded, trained, bucket_numbers);

@@ -138,6 +138,7 @@ TrainingData open_data(const std::string& list, const Config& config, const Toke
   HttpOptions http;
   http.allow_private = config.reader.allow_private_hosts;
   http.use_proxy = config.reader.use_proxy;
+  http.s3_endpoint = config.reader.endpoint_url;
   http.cancel = stop;
   DatasetOptions options;
   const auto cache = std::make_shared<UrlCache>(config.reader.cache_dir, http);

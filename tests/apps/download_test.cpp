@@ -1,5 +1,6 @@
 // download_dataset as a user runs it: against a server with every fault of the web, killed again and again, on full
 // disks, and with clocks that jump. MDM_SCRAPE_URLS and MDM_SCRAPE_KILLS set how much (scripts/soak.sh).
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <map>
@@ -259,6 +260,82 @@ TEST_F(Download, AServerThatIsGoneEndsItAndAnotherCallGoesOn) {
   outcome = download(words);
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   expect_pictures(400);
+}
+
+TEST_F(Download, ClocksMayJump) {
+  const FaultList list = fault_list(base(), 200, /*faults=*/true);
+  RunOptions options;
+  options.environment = {{"LD_PRELOAD", MDM_JUMPING_CLOCK}};
+  const Outcome outcome = download(scrape(folder_.write("list.tsv", list.text)), options);
+  EXPECT_EQ(outcome.code, 4) << outcome.err;
+  const auto became = outcomes();
+  ASSERT_EQ(became.size(), 200u);
+  for (uint64_t i = 0; i < 200; ++i) {
+    if (std::string(list.rows[i]->name) != "same") {
+      EXPECT_EQ(became.at(i), list.rows[i]->cause) << list.rows[i]->name;
+    }
+  }
+}
+
+TEST_F(Download, AFolderThatCannotBeWritten) {
+  const std::string list = folder_.write("list.tsv", fault_list(base(), 10, /*faults=*/false).text);
+  for (const std::string& place : {std::string("/proc/mdm"), folder_.write("file", "x") + "/out"}) {
+    Words words = scrape(list);
+    *(std::find(words.begin(), words.end(), "--output-dir") + 1) = place;
+    expect_failure(download(words), 1, {place});
+  }
+  EXPECT_TRUE(server_.requests().empty());
+}
+
+// From the list to pictures of a trained model.
+TEST_F(Download, WhatIsScrapedTrainsAndSamples) {
+  std::string list = fault_list(base(), 60, /*faults=*/true).text;
+  for (int i = 100; i < 140; ++i) {
+    list += server_.url("good", static_cast<uint64_t>(i)) + "\ta \"red\" circle é \xF0\x9F\x98\x80 no. " +
+            std::to_string(i) + "\n";
+  }
+  Outcome outcome = download(scrape(folder_.write("list.tsv", list), {"--validation-share", "0.2", "--resize", "64"}));
+  EXPECT_EQ(outcome.code, 4) << outcome.err;
+  const std::string run_folder = folder_.file("run");
+  outcome = run(MDM_DEMO_DATASET,
+                {"vocabulary", "--file-list", (out() / "train.tsv").string(), "--output", folder_.file("c.vocab")});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  outcome = run(MDM_TRAIN_PARALLEL, {"--config-path",
+                                     (project() / "configs/demo/shapes_32.yaml").string(),
+                                     "--vocab_file",
+                                     folder_.file("c.vocab"),
+                                     "--file-list",
+                                     (out() / "train.tsv").string(),
+                                     "--validation-file-list",
+                                     (out() / "validation.tsv").string(),
+                                     "--output-dir",
+                                     run_folder,
+                                     "--num-training-steps",
+                                     "3",
+                                     "--warmup-steps",
+                                     "1",
+                                     "--trainer.batch-size",
+                                     "4",
+                                     "--save-freq",
+                                     "3",
+                                     "--sample-freq",
+                                     "0",
+                                     "--validation-freq",
+                                     "3",
+                                     "--validation-samples",
+                                     "4",
+                                     "--threads",
+                                     "1",
+                                     "--image_size",
+                                     "32",
+                                     "--max_bad_fraction",
+                                     "0"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const std::string prompt = "a \"red\" circle é \xF0\x9F\x98\x80 no. 107";
+  outcome = sample({"--checkpoint", run_folder + "/vis_model_000003.pth", "--prompt", prompt, "--num-inference-steps",
+                    "2", "--sample-dir", folder_.file("drawn"), "--threads", "1"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(captions(folder_.file("drawn")), std::vector<std::string>{prompt});
 }
 
 TEST_F(Download, SaysWhatIsWrongWithACall) {

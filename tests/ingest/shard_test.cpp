@@ -156,6 +156,17 @@ TEST_F(ShardTest, AnyStepOfFinishingMayBeTheLast) {
   expect_finished();
 }
 
+TEST_F(ShardTest, AJournalBesideAFinishedShardIsALeftover) {
+  {
+    OpenShard shard(folder_, rows_);
+    work(shard, 0, kRows);
+    shard.finish();
+  }
+  write_file(files().journal(), "");  // killed before it was removed
+  drop_leftovers(files());
+  expect_finished();
+}
+
 TEST_F(ShardTest, ForeignContentIsNoPicture) {
   {
     TarWriter tar(files().part());

@@ -160,7 +160,10 @@ TEST_F(HttpTest, TakesHttpUrlsOnly) {
   EXPECT_TRUE(is_url("Http://a"));
   EXPECT_TRUE(is_url("S3://bucket/a"));
   EXPECT_FALSE(is_url("httpx://a"));
-  expect_kind(Kind::kUrl, [&] { client.get("s3://bucket/a"); });
+  for (const char* url : {"s3://", "s3:///a", "s3://bucket", "s3://buc ket/a", "s3://user:pass@host/a", "s3://../a"}) {
+    expect_kind(Kind::kUrl, [&] { client.get(url); });
+  }
+  EXPECT_EQ(shown_url("s3://bucket/a?b#c\n"), "s3://bucket/a?b#c\\x0a");
 }
 
 TEST_F(HttpTest, PrivateAddressesAreNotConnectedTo) {

@@ -87,6 +87,12 @@ if(NOT EXISTS "${WORK_DIR}/run/vis_model_000003.pth" OR NOT output MATCHES "step
   message(FATAL_ERROR "the training should have gone on at step 3:\n${output}")
 endif()
 
+# And scrapes with the library beside it.
+run("scraping in the outside project" "${CMAKE_COMMAND}" -E chdir "${WORK_DIR}" "${WORK_DIR}/build/scrape")
+if(NOT output MATCHES "no data: absent.tsv: there is no such file")
+  message(FATAL_ERROR "the missing list should have been named:\n${output}")
+endif()
+
 # Without LibTorch the package is not found, with a reason, instead of breaking the project.
 execute_process(
   COMMAND "${CMAKE_COMMAND}" -S "${SOURCE_DIR}/tests/consumer" -B "${WORK_DIR}/build-without-torch" -G "${GENERATOR}"

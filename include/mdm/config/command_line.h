@@ -19,7 +19,6 @@ struct AppOption {
   std::string name;   ///< without dashes
   std::string value;  ///< what the help calls its value, e.g. "FILE"; empty: a switch without a value
   std::string doc;
-  bool several = false;  ///< may be given again: values are put together with commas between them
 };
 
 struct ParsedCommandLine;
@@ -47,12 +46,15 @@ struct ParsedCommandLine {
   Overrides overrides;
   std::vector<std::string> positionals;
   std::map<std::string, std::string> options;  ///< those given, of AppInfo::options; a switch has "true"
+  std::vector<std::pair<std::string, std::string>> given_options;  ///< those with a value, in their order
   Section sections = Section::kAll;
   ConfigUse use = ConfigUse::kInspect;
 
   bool has(const std::string& option) const { return options.count(option) != 0; }
   /// The value of an option, or `otherwise` when it was not given.
   std::string option(const std::string& name, const std::string& otherwise = "") const;
+  /// All values of an option that may be given several times.
+  std::vector<std::string> values(const std::string& name) const;
   /// The value of an option that must be given; ConfigError.
   std::string required(const std::string& name) const;
   /// The value as a whole number, or as any number; ConfigError unless it is one in [least, most].

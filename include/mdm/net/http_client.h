@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -16,11 +17,14 @@
 
 namespace mdm {
 
+struct S3Object;
+struct S3Options;
+
 /// A transfer that failed for good, after retries where they could help.
 class NetError : public Error {
  public:
   enum class Kind {
-    kUrl,         ///< not an http or https URL, or one with a password in it
+    kUrl,         ///< not an http, https or s3 URL, or one with a password in it
     kRefused,     ///< the address is a private one
     kRedirect,    ///< too many redirects, or one to what is no http or https URL
     kHost,        ///< no such host, or names can't be resolved
@@ -29,6 +33,8 @@ class NetError : public Error {
     kTimeout,     ///< connecting, the whole transfer, or too slow
     kStatus,      ///< an answer other than 2xx; see status()
     kSize,        ///< more bytes than allowed, or other than announced
+    kChecksum,    ///< other bytes than the object's ETag says
+    kProtocol,    ///< an answer 2xx whose content is not what was asked for
     kCancelled,
     kUnavailable,  ///< libmdm was built without libcurl
   };
@@ -60,9 +66,12 @@ struct HttpOptions {
   std::string ca_file;     ///< certificates in place of the system's; empty: the system's
   std::string user_agent;  ///< empty: libmdm/VERSION
   std::vector<std::pair<std::string, std::string>> headers;  ///< sent with every request to the first host
-  const std::atomic<bool>* cancel = nullptr;                 ///< looked at several times a second
-  /// Of download(): how many bytes are there, of how many where the server says. What it throws ends the transfer.
-  std::function<void(uint64_t done, std::optional<uint64_t> total)> progress;
+  /// For s3:// URLs (mdm/net/s3.h). Null: from the environment, when the first one is met, with `s3_endpoint` in place
+  /// of the environment's where it is not empty.
+  std::shared_ptr<const S3Options> s3;
+  std::string s3_endpoint;
+  std::function<void(uint64_t bytes)> on_bytes;  ///< told of bodies as they come; by the thread that calls the client
+  const std::atomic<bool>* cancel = nullptr;     ///< looked at several times a second
 };
 
 struct HttpRange {
@@ -72,15 +81,17 @@ struct HttpRange {
 
 struct HttpResponse {
   int status = 0;    ///< 200 or 206
-  std::string url;   ///< the last one, after redirects
+  std::string url;   ///< the last one, after redirects; of s3:// the one asked for
   std::string etag;  ///< as sent, quotes included; empty: none
   std::string last_modified;
   std::string content_type;
   std::vector<std::string> robots;      ///< values of X-Robots-Tag
   std::optional<uint64_t> total_bytes;  ///< of the whole resource, where the server says
+  std::string md5;                      ///< of an s3:// object where its ETag is one, in hexadecimal; else empty
   std::string body;                     ///< of get(); empty for download()
 };
 
+/// Takes http://, https:// and s3:// URLs. What comes from S3 is compared with the object's ETag where that is an MD5.
 /// Thread-compatible: one object for one thread at a time; connections are kept between calls.
 class HttpClient {
  public:
@@ -99,6 +110,10 @@ class HttpClient {
   /// otherwise. NetError; Error when the file can't be written.
   HttpResponse download(const std::string& url, const std::filesystem::path& target);
 
+  /// All objects whose keys begin with that of `url` ("s3://bucket/prefix"), in the order of the server, page by page.
+  /// `visit` may return false to end. NetError.
+  void list(const std::string& url, const std::function<bool(const S3Object&)>& visit);
+
   const HttpOptions& options() const;
 
  private:
@@ -106,10 +121,17 @@ class HttpClient {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Whether `text` begins with http://, https:// or s3://, in any case (HttpClient takes the first two).
+/// Whether `text` begins with http://, https:// or s3://, in any case.
 bool is_url(std::string_view text);
 
-/// A URL for logs and errors: without user name, password, query and fragment, escaped.
+/// %XX as the byte it stands for; what is no such code stays.
+std::string percent_decoded(std::string_view text);
+
+/// The path that a file:// URL of this machine names; nothing for what is none.
+std::optional<std::filesystem::path> file_url_path(std::string_view text);
+
+/// A URL for logs and errors: without user name, password, query and fragment, escaped. (Keys of s3:// have none of
+/// these.)
 std::string shown_url(std::string_view url);
 
 }  // namespace mdm
