@@ -24,6 +24,7 @@ constexpr Verb kVerbs[] = {
     {"fetch", ingest::fetch_options, ingest::run_fetch},
     {"verify", ingest::verify_options, ingest::run_verify},
     {"stats", ingest::stats_options, ingest::run_stats},
+    {"pretrained", ingest::pretrained_options, ingest::run_pretrained},
 };
 
 std::string listed_verbs() {

@@ -105,7 +105,7 @@ struct Download {
 class Scraper {
  public:
   Scraper(const ScrapeSettings& settings, const std::function<void(const ScrapeProgress&)>& show)
-      : settings_(settings), show_(show), network_(settings.lost_after) {}
+      : settings_(settings), show_(show), network_(settings.lost_after, settings.transfers) {}
 
   ScrapeResult run() {
     make_writable_folder(settings_.output_dir);

@@ -1,9 +1,9 @@
 // The verb `scrape`: its flags and what it prints.
 #include <cstdio>
-#include <sstream>
 
 #include "ingest/size_text.h"
 #include "ingest/verbs.h"
+#include "mdm/config/download_config.h"
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 #include "mdm/core/progress.h"
@@ -52,16 +52,18 @@ HttpOptions http_of(const ParsedCommandLine& line) {
   http.allow_private = line.has("allow-private");
   http.use_proxy = line.has("use-proxy");
   http.ca_file = line.option("ca-file");
-  std::istringstream names(line.option("resolve"));
-  for (std::string name; std::getline(names, name, ',');) http.resolve.push_back(name);
+  http.resolve = line.values("resolve");
   return http;
 }
 
 ScrapeSettings settings_of(const VerbCall& call) {
   const ParsedCommandLine& line = call.command_line;
   ScrapeSettings settings;
-  settings.urls = line.required("urls");
-  settings.output_dir = line.required("output-dir");
+  ScrapeConfig config;
+  for (const auto& file : line.config_files) config = read_scrape_config(file);
+  settings.urls = config.urls.empty() || line.has("urls") ? line.required("urls") : config.urls;
+  settings.output_dir =
+      config.output_dir.empty() || line.has("output-dir") ? line.required("output-dir") : config.output_dir;
   settings.format = format_of(line);
   settings.http = http_of(line);
   settings.samples_per_shard = line.whole_number("samples-per-shard", settings.samples_per_shard, 1, 1000000);
@@ -75,8 +77,10 @@ ScrapeSettings settings_of(const VerbCall& call) {
   settings.resize_side = static_cast<int>(line.whole_number("resize", 0, 0, 65536));
   settings.jpeg_quality = static_cast<int>(line.whole_number("quality", settings.jpeg_quality, 1, 100));
   settings.drop_duplicates = !line.has("keep-duplicates");
-  settings.validation_share = line.number("validation-share", settings.validation_share, 0, 0.999);
-  settings.split_seed = static_cast<uint64_t>(line.whole_number("seed", 0, 0, kMostSeed));
+  settings.validation_share =
+      line.number("validation-share", config.validation_share.value_or(settings.validation_share), 0, 0.999);
+  settings.split_seed = static_cast<uint64_t>(
+      line.whole_number("seed", static_cast<int64_t>(config.seed.value_or(0) & kMostSeed), 0, kMostSeed));
   settings.retry_failed = line.has("retry-failed");
   settings.workers = line.whole_number("num-workers", 1, 1, 1000000);
   settings.worker = line.whole_number("worker-id", 0, 0, settings.workers - 1);
@@ -84,6 +88,10 @@ ScrapeSettings settings_of(const VerbCall& call) {
   settings.lost_after = line.whole_number("lost-after", settings.lost_after, 0, kMost);
   settings.patience_seconds = line.number("patience", settings.patience_seconds, 0, 1e9);
   settings.ignore_space = line.has("ignore-space");
+  if (!(settings.validation_share >= 0 && settings.validation_share < 1)) {
+    fail<ConfigError>("validation_percentage: ", settings.validation_share,
+                      " is not a share of the pictures, 0 to 0.999");
+  }
   settings.stop = &call.stop;
   return settings;
 }
@@ -170,7 +178,7 @@ std::vector<AppOption> scrape_options() {
       {"allow-private", "", "connect to loopback, private and link-local addresses, too"},
       {"use-proxy", "", "take the proxy that http_proxy and https_proxy name"},
       {"ca-file", "FILE", "certificates in place of the system's"},
-      {"resolve", "HOST:PORT:ADDRESS", "in place of what names resolve to; several between commas"},
+      {"resolve", "HOST:PORT:ADDRESS", "in place of what a name resolves to (several: name it again)"},
       {"worker-id", "N", "which of --num-workers this is, from 0 (default 0)"},
       {"num-workers", "N", "processes that share the work (default 1)"},
       {"threads", "N", "that decode (default: all)"},

@@ -23,6 +23,9 @@ int run_scrape(const VerbCall& call);
 std::vector<AppOption> fetch_options();
 int run_fetch(const VerbCall& call);
 
+std::vector<AppOption> pretrained_options();
+int run_pretrained(const VerbCall& call);
+
 std::vector<AppOption> verify_options();
 int run_verify(const VerbCall& call);
 

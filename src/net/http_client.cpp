@@ -245,6 +245,7 @@ HttpResponse HttpClient::download(const std::string& url, const std::filesystem:
     request.on_body = [&](const char* bytes, size_t count) {
       part.write(bytes, count);
       impl_->count(count);
+      if (impl_->options.progress) impl_->options.progress(part.size(), total);
       if (part.size() > static_cast<uint64_t>(impl_->options.max_bytes)) {
         wrong(NetError::Kind::kSize, url,
               concat("more than the ", impl_->options.max_bytes, " bytes that are allowed"));

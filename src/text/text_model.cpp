@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "mdm/core/cache_folder.h"
 #include "mdm/core/error.h"
 #include "mdm/core/files.h"
 #include "text/json_text.h"
@@ -28,13 +29,6 @@ bool is_bare_name(std::string_view name) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
            c == '-';
   });
-}
-
-// "org/name" or "name".
-bool is_model_id(const std::string& text) {
-  const size_t slash = text.find('/');
-  if (slash == std::string::npos) return is_bare_name(text);
-  return is_bare_name(text.substr(0, slash)) && is_bare_name(text.substr(slash + 1));
 }
 
 std::string trimmed(std::string text) {
@@ -105,6 +99,18 @@ std::vector<fs::path> shards_of(const fs::path& folder, const std::string& index
 
 }  // namespace
 
+bool is_model_id(const std::string& text) {
+  const size_t slash = text.find('/');
+  if (slash == std::string::npos) return is_bare_name(text);
+  return is_bare_name(text.substr(0, slash)) && is_bare_name(text.substr(slash + 1));
+}
+
+fs::path text_model_folder(const fs::path& folder, const std::string& id) {
+  std::string name = id;
+  if (const size_t slash = name.find('/'); slash != std::string::npos) name.replace(slash, 1, "--");
+  return folder / name;
+}
+
 fs::path hugging_face_cache() {
   if (const auto hub = from_environment("HF_HUB_CACHE"); !hub.empty()) return hub;
   if (const auto home = from_environment("HF_HOME"); !home.empty()) return home / "hub";
@@ -112,6 +118,20 @@ fs::path hugging_face_cache() {
   if (const auto home = from_environment("HOME"); !home.empty()) return home / ".cache" / "huggingface" / "hub";
   return {};
 }
+
+namespace {
+
+// What `download_dataset pretrained` has brought; empty when it has not.
+fs::path downloaded(const std::string& id) {
+  try {
+    const fs::path folder = text_model_folder(default_cache_folder() / "text", id);
+    return is_folder(folder) ? folder : fs::path();
+  } catch (const ConfigError&) {  // not even a home is known
+    return {};
+  }
+}
+
+}  // namespace
 
 fs::path resolve_text_model(const std::string& text_model, const fs::path& hub_cache) {
   if (text_model.empty()) fail<ConfigError>("text_model is empty; expected a folder or an id. ", kExpectedFiles);
@@ -126,9 +146,11 @@ fs::path resolve_text_model(const std::string& text_model, const fs::path& hub_c
   if (const size_t slash = entry.find('/'); slash != std::string::npos) entry.replace(slash, 1, "--");
   const fs::path home = hub_cache / entry;
   if (hub_cache.empty() || !is_there(home / "refs" / "main")) {
+    if (const fs::path own = downloaded(text_model); !own.empty()) return own;
     fail<ConfigError>("text_model '", text_model, "': there is no such folder, and the Hugging Face cache (",
                       display(hub_cache), ") has no ", entry, "/refs/main. ", kExpectedFiles,
-                      " To get it: huggingface-cli download ", text_model,
+                      " To get it: download_dataset pretrained --text-model ", text_model,
+                      "; or huggingface-cli download ", text_model,
                       " config.json spiece.model '*.safetensors*'; or copy such a folder and name it as text_model.");
   }
   const std::string revision = trimmed(read_text_file(home / "refs" / "main", 4096));

@@ -296,6 +296,9 @@ TEST_F(Download, WhatIsScrapedTrainsAndSamples) {
   }
   Outcome outcome = download(scrape(folder_.write("list.tsv", list), {"--validation-share", "0.2", "--resize", "64"}));
   EXPECT_EQ(outcome.code, 4) << outcome.err;
+  outcome = download({"verify", out().string(), "--contact-sheet", folder_.file("sheet.png")});
+  EXPECT_EQ(outcome.code, 0) << outcome.err << outcome.out;
+  EXPECT_GT(picture(folder_.file("sheet.png")).width, 100);
   const std::string run_folder = folder_.file("run");
   outcome = run(MDM_DEMO_DATASET,
                 {"vocabulary", "--file-list", (out() / "train.tsv").string(), "--output", folder_.file("c.vocab")});
@@ -336,6 +339,40 @@ TEST_F(Download, WhatIsScrapedTrainsAndSamples) {
                     "2", "--sample-dir", folder_.file("drawn"), "--threads", "1"});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(captions(folder_.file("drawn")), std::vector<std::string>{prompt});
+}
+
+TEST_F(Download, VerifyFindsWhatIsBrokenLater) {
+  const std::string list = folder_.write("list.tsv", fault_list(base(), 150, /*faults=*/false).text);
+  ASSERT_EQ(download(scrape(list)).code, 0);
+  ASSERT_EQ(download({"verify", out().string()}).code, 0);
+  const fs::path tar = out() / "00000.tar";
+  std::string bytes = bytes_of(tar);
+  const TarMember member = *TarIndex::open(tar).find("000000007.jpg");
+  std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(member.offset + member.size / 2), 60, '\0');
+  write_file(tar, bytes);
+  fs::resize_file(out() / "00001.tar", fs::file_size(out() / "00001.tar") / 2);
+  const Outcome outcome = download({"verify", out().string()});
+  EXPECT_EQ(outcome.code, 4) << outcome.err;
+  EXPECT_TRUE(holds(outcome.out, "000000007.jpg")) << outcome.out;
+  EXPECT_TRUE(holds(outcome.out, "00001.tar")) << outcome.out;
+}
+
+TEST_F(Download, TakesTheReferencesConfig) {
+  folder_.write("cc12m_index.tsv", fault_list(base(), 30, /*faults=*/false).text);
+  const std::string config =
+      folder_.write("sample_cc12m.yaml",
+                    "cc12m_index: cc12m_index.tsv # replace with your own\ncc12m_local_dir: out\n"
+                    "validation_percentage: 0.2\nsplit_seed: 4\n");
+  RunOptions options;
+  options.folder = folder_.path();
+  const Outcome outcome = download({"scrape", "--config", config, "--allow-private"}, options);
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  expect_pictures(30);
+  const auto held_out = records(out() / "00000_validation.tsv").size();
+  EXPECT_GT(held_out, 0u);
+  EXPECT_LT(held_out, 15u);
+  const std::string wrong = folder_.write("wrong.yaml", "cc12m_indx: x\n");
+  expect_failure(download({"scrape", "--config", wrong}, options), 2, {"wrong.yaml:1", "unknown key 'cc12m_indx'"});
 }
 
 TEST_F(Download, SaysWhatIsWrongWithACall) {

@@ -121,5 +121,19 @@ TEST(LostNetwork, OneDeadHostAmongOthersIsItsOwnFault) {
   EXPECT_EQ(network.verdict(), LostNetwork::Verdict::kOpen);
 }
 
+TEST(LostNetwork, AnswersThatWereOnTheirWayProveNothing) {
+  LostNetwork network(100, /*settled_by=*/3);
+  network.suspect({}, {"timeout", ""}, "a");
+  EXPECT_TRUE(network.alive("a").empty());
+  network.suspect({}, {"timeout", ""}, "a");
+  EXPECT_TRUE(network.alive("a").empty());
+  EXPECT_EQ(network.alive("a").size(), 1u);
+  EXPECT_EQ(network.suspects(), 1u);
+  EXPECT_EQ(network.alive("a").size(), 1u);
+  for (int i = 0; i < 100; ++i) network.suspect({}, {"timeout", ""}, "a");
+  EXPECT_EQ(network.verdict(), LostNetwork::Verdict::kLost);
+  EXPECT_EQ(network.take().size(), 100u);
+}
+
 }  // namespace
 }  // namespace mdm::ingest

@@ -71,7 +71,9 @@ struct HttpOptions {
   std::shared_ptr<const S3Options> s3;
   std::string s3_endpoint;
   std::function<void(uint64_t bytes)> on_bytes;  ///< told of bodies as they come; by the thread that calls the client
-  const std::atomic<bool>* cancel = nullptr;     ///< looked at several times a second
+  /// Of download(): how many bytes are there, of how many where the server says. What it throws ends the transfer.
+  std::function<void(uint64_t done, std::optional<uint64_t> total)> progress;
+  const std::atomic<bool>* cancel = nullptr;  ///< looked at several times a second
 };
 
 struct HttpRange {

@@ -19,9 +19,16 @@ struct TextModelFiles {
 /// `~/.cache/huggingface/hub`; empty when not even a home is known.
 std::filesystem::path hugging_face_cache();
 
+/// Whether `text` is an id such as "google/flan-t5-xl" or "t5-small": one or two names of letters, digits, '-', '_' and
+/// '.'.
+bool is_model_id(const std::string& text);
+
+/// The folder of an id in a folder of downloaded text models (`download_dataset pretrained`): "OWNER--NAME" in it.
+std::filesystem::path text_model_folder(const std::filesystem::path& folder, const std::string& id);
+
 /// The folder of `text_model`: itself when it is a folder, else the snapshot that `refs/main` of that id
-/// names in `hub_cache`. ConfigError that says what was looked for, which files are expected and how to
-/// get them when there is none.
+/// names in `hub_cache`, else that id's in "text" of default_cache_folder(). ConfigError that says what was looked for,
+/// which files are expected and how to get them when there is none.
 std::filesystem::path resolve_text_model(const std::string& text_model,
                                          const std::filesystem::path& hub_cache = hugging_face_cache());
 
