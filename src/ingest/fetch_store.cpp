@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "mdm/core/digest.h"
 #include "mdm/core/error.h"
@@ -22,6 +24,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr size_t kLongestName = 200;
+constexpr std::chrono::minutes kAbandoned{10};  // that nobody has written to a temporary file
 
 // What the job itself writes: index.tsv, index.3.tsv, failures.tsv.
 bool is_reserved(const std::string& name) {
@@ -66,10 +69,26 @@ std::string bare(std::string etag) {
 
 void write_note(const fs::path& file, const json& note) { write_file(file, note.dump()); }
 
+// What processes that were killed have left of files of these names (see AtomicFile). Others may be at it just now.
+void remove_abandoned(const fs::path& folder, const std::function<bool(const std::string&)>& is_ours) {
+  std::error_code code;
+  std::vector<fs::path> old;
+  for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
+    const std::string name = entry->path().filename().string();
+    const size_t mark = name.rfind(".tmp.");
+    if (mark == std::string::npos || name.find_first_not_of("0123456789.", mark + 5) != std::string::npos) continue;
+    std::error_code gone;
+    const auto written = entry->last_write_time(gone);
+    if (gone || fs::file_time_type::clock::now() - written < kAbandoned) continue;
+    if (is_ours(name.substr(0, mark))) old.push_back(entry->path());
+  }
+  for (const fs::path& file : old) fs::remove(file, code);
+}
+
 }  // namespace
 
 std::string plain_name(std::string_view leaf, std::string_view ending) {
-  std::string stem(leaf);
+  std::string stem(leaf.substr(leaf.find_last_of("/\\") + 1));  // +1 of npos: all of it
   if (stem.size() >= ending.size() && stem.compare(stem.size() - ending.size(), ending.size(), ending) == 0) {
     stem.resize(stem.size() - ending.size());
   }
@@ -78,7 +97,7 @@ std::string plain_name(std::string_view leaf, std::string_view ending) {
     const size_t length = utf8_length(std::string_view(stem).substr(i));
     const auto byte = static_cast<unsigned char>(stem[i]);
     const bool bad = length == 0 || byte < 0x20 || byte == 0x7F || (byte == 0xC2 && (stem[i + 1] & 0xE0) == 0x80) ||
-                     std::string_view("/\\\"").find(stem[i]) != std::string_view::npos;
+                     stem[i] == '"' || (stem[i] == '.' && !name.empty() && name.back() == '.');
     if (bad) {
       name += '_';
     } else {
@@ -86,9 +105,9 @@ std::string plain_name(std::string_view leaf, std::string_view ending) {
     }
     i += std::max<size_t>(length, 1);
   }
+  if (!name.empty() && name.back() == '.') name.back() = '_';  // with the ending's there would be two
   const size_t first = name.find_first_not_of(". ");
-  name = first == std::string::npos ? "" : name.substr(first);
-  if (name.empty()) name = "shard";
+  name = first == std::string::npos ? "shard" : name.substr(first);
   if (name[0] == '-') name[0] = '_';  // programs would take it for a flag
   return name + std::string(ending);
 }
@@ -96,6 +115,16 @@ std::string plain_name(std::string_view leaf, std::string_view ending) {
 FetchStore::FetchStore(fs::path folder, const std::atomic<bool>& cancel)
     : folder_(std::move(folder)), hidden_(folder_ / ".fetch"), cancel_(cancel) {
   for (const fs::path& place : {folder_, hidden_, hidden_ / "lists", hidden_ / "locks"}) make_writable_folder(place);
+  for (const fs::path& own : {hidden_, hidden_ / "lists"}) {
+    remove_abandoned(own, [](const std::string&) { return true; });
+  }
+  remove_abandoned(folder_, [this](std::string name) {
+    constexpr std::string_view kPartNote = ".part.json";
+    const size_t part = name.rfind(kPartNote);
+    if (part != std::string::npos && part + kPartNote.size() == name.size()) name.resize(part);
+    std::error_code code;
+    return is_reserved(name) || fs::exists(note(name), code);
+  });
 }
 
 std::string FetchStore::claim(const std::string& url, std::string_view ending) {

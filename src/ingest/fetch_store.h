@@ -13,8 +13,8 @@
 
 namespace mdm::ingest {
 
-/// A plain file name out of whatever `leaf` holds, with `ending` (".tar") at its end: UTF-8, at most 200 bytes, no '/',
-/// control character, quote or leading dot; "shard" where nothing remains.
+/// A plain file name out of whatever `leaf` holds, with `ending` (".tar") at its end: UTF-8, at most some 200 bytes,
+/// without '/', "..", control characters, quotes or a leading dot; "shard" where nothing remains.
 std::string plain_name(std::string_view leaf, std::string_view ending);
 
 /// Functions may be called by several threads. Error when files can't be written.

@@ -274,6 +274,15 @@ TEST_F(DatasetTest, Embeddings) {
   EXPECT_THROW(Dataset::open(list)->read_embedding(0), DataError);
 }
 
+TEST_F(DatasetTest, FileUrlsArePaths) {
+  const std::string set = data_test::small_set(folder_, 3);
+  const std::string list = folder_.write("by_url.tsv", "tar\tfile\tcaption\nfile://" + folder_.path("images.tar") +
+                                                           "\t" + std::string(Dataset::open(set)->file(0)) + "\tx\n");
+  EXPECT_EQ(Dataset::open(list)->size(), 1u);
+  EXPECT_EQ(Dataset::open("file://" + list)->size(), 1u);
+  EXPECT_THROW(Dataset::open("file://other.host/a.tsv"), DataError);
+}
+
 TEST_F(DatasetTest, UrlsGoThroughTheCaller) {
   data_test::write_tar(folder_, "one.tar", {{"a", "A"}});
   folder_.write("shard.tsv", "tar\tfile\tcaption\none.tar\ta\tx\nhttps://other/one.tar\ta\ty\n");
