@@ -14,6 +14,7 @@
 #include "mdm/core/files.h"
 #include "mdm/core/log.h"
 #include "mdm/text/text_model.h"
+#include "text/spiece_model.h"
 
 namespace mdm {
 namespace ingest {
@@ -30,11 +31,12 @@ struct PublishedModel {
   const char* name;
   const char* path;  // below PretrainedSettings::model_url
   const char* file;
+  const char* config;
 };
 constexpr PublishedModel kPublished[] = {
-    {"flickr64", "flickr64/vis_model.pth", "vis_model_64x64.pth"},
-    {"flickr256", "flickr256/vis_model.pth", "vis_model_256x256.pth"},
-    {"flickr1024", "flickr1024/vis_model.pth", "vis_model_1024x1024.pth"},
+    {"flickr64", "flickr64/vis_model.pth", "vis_model_64x64.pth", "configs/models/cc12m_64x64.yaml"},
+    {"flickr256", "flickr256/vis_model.pth", "vis_model_256x256.pth", "configs/models/cc12m_256x256.yaml"},
+    {"flickr1024", "flickr1024/vis_model.pth", "vis_model_1024x1024.pth", "configs/models/cc12m_1024x1024.yaml"},
 };
 
 const PublishedModel& published(const std::string& name) {
@@ -55,6 +57,23 @@ bool is_bare(const std::string& name) {
   return !name.empty() && name.size() < 200 && name[0] != '.' && std::all_of(name.begin(), name.end(), is_plain);
 }
 
+// Whether a file begins as what its name says it is: a server's page about an error (or a log-in) must not be recorded
+// as weights. The loaders look closer.
+bool begins_as_named(const fs::path& file, const std::string& name) {
+  constexpr size_t kLengthBytes = 8;  // of a safetensors header
+  const auto ends_in = [&](std::string_view ending) {
+    return name.size() >= ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0;
+  };
+  const auto bytes = FileBytes::open(file);
+  const std::string_view text = bytes->view().substr(0, 64);
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  if (ends_in(".json")) return first != std::string_view::npos && text[first] == '{';
+  if (ends_in(".safetensors")) return text.size() > kLengthBytes && text[kLengthBytes] == '{';
+  if (ends_in(".pth")) return text.substr(0, 2) == "PK" || text.substr(0, 1) == "\x80";  // a zip archive or a pickle
+  if (ends_in("spiece.model")) return looks_like_spiece_model(bytes->view());
+  return true;
+}
+
 class Fetcher {
  public:
   explicit Fetcher(const PretrainedSettings& settings) : settings_(settings) {}
@@ -63,7 +82,7 @@ class Fetcher {
     const PublishedModel& model = published(name);
     const fs::path folder = settings_.folder.empty() ? default_cache_folder() / "models" : settings_.folder;
     make_writable_folder(folder);
-    PretrainedItem item{name, folder / model.file, 0, false};
+    PretrainedItem item{name, folder / model.file, 0, false, model.config};
     HttpClient client(options());
     take(client, settings_.model_url + '/' + model.path, item.path, item);
     return item;
@@ -73,7 +92,7 @@ class Fetcher {
     if (!is_model_id(id)) fail<ConfigError>("'", printable(id), "' is no id of a text model like google/flan-t5-xl");
     const fs::path folder =
         text_model_folder(settings_.folder.empty() ? default_cache_folder() / "text" : settings_.folder, id);
-    PretrainedItem item{id, folder, 0, false};
+    PretrainedItem item{id, folder, 0, false, {}};
     std::error_code ignored;
     const bool complete = fs::exists(folder, ignored);
     // While files are missing the folder has another name, so that nobody takes it for whole.
@@ -187,6 +206,12 @@ class Fetcher {
       check_room(client, url, fresh);
       shown_file_ = file.filename().string();
       client.download(url, fresh);
+    }
+    if (!begins_as_named(fresh, file.filename().string())) {
+      const std::string text = printable(FileBytes::open(fresh)->view().substr(0, 60));
+      fs::remove(fresh, ignored);
+      fail<DataError>(shown_url(url), ": what came is no ", printable(file.extension().string()),
+                      " file; it begins with \"", text, '"');
     }
     try {
       settle(url, fresh, file);

@@ -1,10 +1,12 @@
 // The verb `pretrained`: its flags and what it prints.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 
 #include "ingest/size_text.h"
 #include "ingest/verbs.h"
+#include "mdm/config/text_config.h"
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 #include "mdm/core/progress.h"
@@ -59,6 +61,32 @@ class FileDisplay {
   std::unique_ptr<Progress> bar_;
 };
 
+// As a shell takes it.
+std::string quoted(const std::string& text) {
+  const std::string shown = printable(text, 1000);
+  if (shown.find_first_of(" \t\"'\\$`&|;<>()*?[]#~!{}") == std::string::npos) return shown;
+  std::string out = "'";
+  for (const char c : shown) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+// How to draw with what is there now.
+void print_use(const std::vector<PretrainedItem>& items, const PretrainedSettings& settings) {
+  // In its own place a text model is found by the id that the configs name.
+  std::string text;
+  for (const PretrainedItem& item : items) {
+    const bool is_text = std::count(settings.text_models.begin(), settings.text_models.end(), item.name) > 0;
+    if (is_text && (!settings.folder.empty() || item.name != TextConfig().text_model)) {
+      text = " --text-model " + quoted(settings.folder.empty() ? item.name : item.path.string());
+    }
+  }
+  for (const PretrainedItem& item : items) {
+    if (item.config.empty()) continue;
+    std::printf("to draw: sample --checkpoint %s --config_path %s%s --prompt \"a fox in the snow\"\n",
+                quoted(item.path.string()).c_str(), item.config.c_str(), text.c_str());
+  }
+}
+
 }  // namespace
 
 std::vector<AppOption> pretrained_options() {
@@ -94,6 +122,7 @@ int run_pretrained(const VerbCall& call) {
     std::printf("%s: %s (%s, %s)\n", printable(item.name).c_str(), printable(item.path.string(), 1000).c_str(),
                 size_text(item.bytes).c_str(), item.fetched ? "downloaded" : "was there");
   }
+  print_use(items, settings);
   return 0;
 }
 

@@ -18,8 +18,10 @@ namespace mdm::ingest {
 namespace {
 
 constexpr int64_t kMostSheetSeed = (int64_t{1} << 62) - 1;
-constexpr uint64_t kMegabyte = 1000000;
+constexpr uint64_t kSurveyMegabyte = 1000000;
 constexpr int kUnreadable = 3;  // exit code: there is nothing to be read
+
+uint64_t megabytes(uint64_t bytes) { return (bytes + kSurveyMegabyte - 1) / kSurveyMegabyte; }  // begun ones count
 
 // Shows how much has been read; made when it is known how much there is.
 class SurveyDisplay {
@@ -30,12 +32,12 @@ class SurveyDisplay {
     if (!bar_) {
       ProgressOptions options;
       options.label = label_;
-      options.total = std::max<uint64_t>(1, progress.total_bytes / kMegabyte);
+      options.total = megabytes(progress.total_bytes);
       options.unit = "MB";
       bar_ = std::make_unique<Progress>(options);
     }
     bar_->note(concat(progress.samples, " samples, ", progress.faults, " faults"));
-    bar_->set(std::max<uint64_t>(progress.bytes / kMegabyte, bar_->done()));
+    bar_->set(std::max<uint64_t>(megabytes(progress.bytes), bar_->done()));
   }
 
  private:

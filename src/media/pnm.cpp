@@ -62,7 +62,9 @@ std::optional<ImageSize> pnm_size(const ImageBytes& bytes) {
   try {
     PnmHeader header{bytes};
     const int64_t width = header.number("the width", INT32_MAX);
-    return ImageSize{width, header.number("the height", INT32_MAX)};
+    const int64_t height = header.number("the height", INT32_MAX);
+    if (header.at >= bytes.size) return std::nullopt;  // more digits may follow
+    return ImageSize{width, height};
   } catch (const DataError&) {
     return std::nullopt;
   }

@@ -11,6 +11,7 @@
 #include "mdm/core/error.h"
 #include "mdm/text/text_model.h"
 #include "net/tiny_server.h"
+#include "support/tiny_spiece.h"
 
 namespace mdm::ingest {
 namespace {
@@ -24,11 +25,18 @@ using net_test::ServerReply;
 using net_test::ServerRequest;
 using net_test::TinyServer;
 
+// Files that begin as such files do.
+std::string weights_of(char fill, size_t bytes = 100000) { return "PK\x03\x04" + std::string(bytes - 4, fill); }
+std::string tensors(const std::string& text) { return std::string("\x20\0\0\0\0\0\0\0{", 9) + text; }
+
 class PretrainedTest : public FolderTest {
  protected:
   ServerReply answer(const ServerRequest& request) {
     const std::lock_guard<std::mutex> lock(mutex_);
     requests_.push_back(request);
+    if (const auto moved = moved_.find(request.path); moved != moved_.end()) {
+      return {http_answer("302 Found", "", {"Location: " + moved->second})};
+    }
     const auto found = files_.find(request.path);
     if (found == files_.end()) return {http_answer("404 Not Found", "")};
     ServerReply reply = serve_file(request, found->second, '"' + sha256_hex(found->second) + '"');
@@ -58,9 +66,11 @@ class PretrainedTest : public FolderTest {
     return {};
   }
 
-  std::map<std::string, std::string> files_ = {{"/mdm/flickr64/vis_model.pth", std::string(100000, 'w')},
-                                               {"/hub/google/t5/resolve/main/config.json", "{}"},
-                                               {"/hub/google/t5/resolve/main/spiece.model", "pieces"}};
+  std::map<std::string, std::string> files_ = {
+      {"/mdm/flickr64/vis_model.pth", weights_of('w')},
+      {"/hub/google/t5/resolve/main/config.json", "{}"},
+      {"/hub/google/t5/resolve/main/spiece.model", test_support::tiny_spiece_model()}};
+  std::map<std::string, std::string> moved_;  // to where
   std::atomic<int> cuts_{0};
   std::mutex mutex_;
   std::vector<ServerRequest> requests_;
@@ -81,9 +91,9 @@ TEST_F(PretrainedTest, BringsAModelOnceAndRecordsIt) {
   EXPECT_TRUE(items[0].fetched);
   EXPECT_EQ(items[0].path, folder_ / "cache" / "vis_model_64x64.pth");
   EXPECT_EQ(last, 100000u);
-  EXPECT_EQ(read_text_file(items[0].path), std::string(100000, 'w'));
+  EXPECT_EQ(read_text_file(items[0].path), weights_of('w'));
   const auto note = nlohmann::json::parse(read_text_file(items[0].path.string() + ".json"));
-  EXPECT_EQ(note["sha256"], sha256_hex(std::string(100000, 'w')));
+  EXPECT_EQ(note["sha256"], sha256_hex(weights_of('w')));
   EXPECT_EQ(note["bytes"], 100000);
   const size_t asked = requests_.size();
   EXPECT_FALSE(fetch_pretrained(all)[0].fetched);
@@ -100,7 +110,7 @@ TEST_F(PretrainedTest, GoesOnAfterACut) {
   EXPECT_FALSE(fs::exists(folder_ / "cache" / "vis_model_64x64.pth"));
   EXPECT_THROW(fetch_pretrained(all), NetError);
   EXPECT_TRUE(fetch_pretrained(all)[0].fetched);
-  EXPECT_EQ(read_text_file(folder_ / "cache" / "vis_model_64x64.pth"), std::string(100000, 'w'));
+  EXPECT_EQ(read_text_file(folder_ / "cache" / "vis_model_64x64.pth"), weights_of('w'));
   int parts = 0;
   for (const auto& request : requests_)
     parts += request.header("range").empty() || request.header("range") == "bytes=0-0" ? 0 : 1;
@@ -111,8 +121,8 @@ TEST_F(PretrainedTest, AnotherFileUnderTheSameNameIsRefused) {
   PretrainedSettings all = settings();
   all.models = {"flickr64"};
   const fs::path file = fetch_pretrained(all)[0].path;
-  const std::string before = sha256_hex(std::string(100000, 'w')), after = sha256_hex(std::string(100000, 'v'));
-  write_file(file, std::string(100000, 'v'));  // the same size: only looked at when asked for
+  const std::string before = sha256_hex(weights_of('w')), after = sha256_hex(weights_of('v'));
+  write_file(file, weights_of('v'));  // the same size: only looked at when asked for
   EXPECT_FALSE(fetch_pretrained(all)[0].fetched);
   all.check = true;
   std::string text = error_of<DataError>(all);
@@ -120,7 +130,7 @@ TEST_F(PretrainedTest, AnotherFileUnderTheSameNameIsRefused) {
   EXPECT_NE(text.find(after), std::string::npos) << text;
   all.check = false;
   fs::remove(file);
-  files_["/mdm/flickr64/vis_model.pth"] = std::string(90000, 'x');  // the server has another one
+  files_["/mdm/flickr64/vis_model.pth"] = weights_of('x', 90000);  // the server has another one
   text = error_of<DataError>(all);
   EXPECT_NE(text.find("90000 bytes"), std::string::npos) << text;
   EXPECT_FALSE(fs::exists(file));
@@ -139,7 +149,7 @@ TEST_F(PretrainedTest, ATextModelAppearsWhenItIsComplete) {
   const std::string base = "/hub/google/t5/resolve/main/";
   files_[base + "model.safetensors.index.json"] =
       R"({"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}})";
-  files_[base + "model-00001-of-00002.safetensors"] = "one";
+  files_[base + "model-00001-of-00002.safetensors"] = tensors("one");
   PretrainedSettings all = settings();
   all.text_models = {"google/t5"};
   all.token = "secret-token";
@@ -147,7 +157,7 @@ TEST_F(PretrainedTest, ATextModelAppearsWhenItIsComplete) {
   const std::string text = error_of<NetError>(all);
   EXPECT_NE(text.find("404"), std::string::npos) << text;
   EXPECT_FALSE(fs::exists(folder));
-  files_[base + "model-00002-of-00002.safetensors"] = "two";
+  files_[base + "model-00002-of-00002.safetensors"] = tensors("two");
   const auto items = fetch_pretrained(all);
   EXPECT_EQ(items[0].path, folder);
   EXPECT_EQ(find_text_model_files(folder).weights.size(), 2u);
@@ -157,10 +167,50 @@ TEST_F(PretrainedTest, ATextModelAppearsWhenItIsComplete) {
 }
 
 TEST_F(PretrainedTest, ATextModelInOneFile) {
-  files_["/hub/google/t5/resolve/main/model.safetensors"] = "weights";
+  files_["/hub/google/t5/resolve/main/model.safetensors"] = tensors("weights");
   PretrainedSettings all = settings();
   all.text_models = {"google/t5"};
   EXPECT_EQ(find_text_model_files(fetch_pretrained(all)[0].path).weights.size(), 1u);
+}
+
+// A page in the place of weights, with status 200, is told at once, and nothing of it is kept or recorded.
+TEST_F(PretrainedTest, APageIsNoModel) {
+  const std::string page = "<!DOCTYPE html><title>Please log in</title>";
+  files_["/mdm/flickr64/vis_model.pth"] = page;
+  PretrainedSettings all = settings();
+  all.models = {"flickr64"};
+  EXPECT_NE(error_of<DataError>(all).find("no .pth file; it begins with \"<!DOCTYPE"), std::string::npos);
+  EXPECT_TRUE(names_in(folder_ / "cache").empty());
+  files_["/mdm/flickr64/vis_model.pth"] = weights_of('w');
+  EXPECT_TRUE(fetch_pretrained(all)[0].fetched);
+  all.models = {};
+  all.text_models = {"google/t5"};
+  const std::string base = "/hub/google/t5/resolve/main/";
+  files_[base + "model.safetensors"] = tensors("weights");
+  for (const char* name : {"config.json", "spiece.model", "model.safetensors"}) {
+    const std::string right = files_[base + name];
+    for (const std::string& wrong : {page, std::string()}) {
+      files_[base + name] = wrong;
+      EXPECT_NE(error_of<DataError>(all).find(name), std::string::npos) << name;
+    }
+    files_[base + name] = right;
+  }
+  EXPECT_TRUE(fetch_pretrained(all)[0].fetched);
+}
+
+// The token is for the text model's server, not for where that sends us.
+TEST_F(PretrainedTest, ATokenStaysWithItsServer) {
+  std::string elsewhere_saw = "nothing";
+  TinyServer elsewhere([&](const ServerRequest& request) -> ServerReply {
+    elsewhere_saw = request.header("authorization");
+    return serve_file(request, tensors("weights"), "\"1\"");
+  });
+  moved_["/hub/google/t5/resolve/main/model.safetensors"] = elsewhere.url("/blob");
+  PretrainedSettings all = settings();
+  all.text_models = {"google/t5"};
+  all.token = "secret-token";
+  fetch_pretrained(all);
+  EXPECT_EQ(elsewhere_saw, "");
 }
 
 TEST_F(PretrainedTest, AnIndexNamesOnlyFilesBesideIt) {
@@ -188,7 +238,7 @@ TEST_F(PretrainedTest, UnknownNames) {
 }
 
 TEST_F(PretrainedTest, TheDownloadedTextModelIsFoundByItsId) {
-  files_["/hub/google/t5/resolve/main/model.safetensors"] = "weights";
+  files_["/hub/google/t5/resolve/main/model.safetensors"] = tensors("weights");
   PretrainedSettings all = settings();
   all.folder = folder_ / "home" / "cache" / "text";
   all.text_models = {"google/t5"};

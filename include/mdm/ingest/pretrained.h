@@ -33,6 +33,7 @@ struct PretrainedItem {
   std::filesystem::path path;  ///< the file of a model, the folder of a text model
   uint64_t bytes = 0;
   bool fetched = false;  ///< now; else all of it was there
+  std::string config;    ///< of a model: the file of this repository that describes it; empty: of a text model
 };
 
 /// Downloads what is not there yet, one file after the other; a download that breaks off goes on where it was at the
