@@ -20,6 +20,7 @@
 #include "mdm/diffusion/sampler.h"
 #include "mdm/models/unet.h"
 #include "measure.h"
+#include "op_profile.h"
 
 namespace mdm::bench {
 namespace {
@@ -128,6 +129,7 @@ int run(const ParsedCommandLine& command_line) {
   for (int64_t i = 0; i < warm_up; ++i) step();
   const Timings timings = timed_steps(step, steps, command_line.has("turns"));
   const double step_peak = peak_rss_mib();
+  if (command_line.has("profile")) print_profile(step, config.runtime.precision == Precision::kBf16);
 
   // Outside of the timing: what the network itself says, of all rows.
   const at::Tensor times = at::full({batch}, kTime - 1, at::kLong);
@@ -175,6 +177,7 @@ AppInfo info() {
                   {"steps", "N", "steps that are timed (default 3)"},
                   {"warm-up", "N", "steps before them (default 1)"},
                   {"dump", "FILE", "write inputs and outputs to a .pth file"},
+                  {"profile", "", "also print where the time of one more step goes, per operation"},
                   {"turns", "", "one step for each line 'step' on the standard input, until it ends"}};
   return info;
 }

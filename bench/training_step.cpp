@@ -19,6 +19,7 @@
 #include "mdm/models/unet.h"
 #include "mdm/training/trainer.h"
 #include "measure.h"
+#include "op_profile.h"
 
 namespace mdm::bench {
 namespace {
@@ -146,6 +147,7 @@ int run(const ParsedCommandLine& command_line) {
   const Json traffic_before = traffic_of(*group);
   const Timings timings = timed_steps(step, steps, command_line.has("turns"));
   const double step_peak = peak_rss_mib();
+  if (command_line.has("profile")) print_profile(step, config.runtime.precision == Precision::kBf16);
 
   Json report = report_head("bench_training_step");
   report["model"] = config.model.kind();
@@ -193,6 +195,7 @@ AppInfo info() {
                   {"steps", "N", "steps that are timed (default 3)"},
                   {"warm-up", "N", "steps before them (default 1)"},
                   {"dump", "FILE", "write the inputs to a .pth file"},
+                  {"profile", "", "also print where the time of one more step goes, per operation"},
                   {"turns", "", "one step for each line 'step' on the standard input, until it ends"}};
   return info;
 }

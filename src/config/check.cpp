@@ -161,12 +161,17 @@ class Checker {
 
   void check_sample() {
     SampleConfig& sample = config_.sample;
-    if (sample.ddim_eta && sample.sampler == SamplerKind::kDdpm) {
+    if (sample.ddim_eta && sample.sampler != SamplerKind::kDdim) {
       // A flag for the one counts more than a file's word for the other.
-      if (given("sample.sampler") && by_flag("sample.sampler") == by_flag("sample.ddim_eta")) {
-        problem("sample.ddim_eta", "belongs to the sampler ddim, but sampler is ddpm");
+      const bool sampler_by_flag = by_flag("sample.sampler"), eta_by_flag = by_flag("sample.ddim_eta");
+      if (given("sample.sampler") && sampler_by_flag == eta_by_flag) {
+        problem("sample.ddim_eta", concat("belongs to the sampler ddim, but sampler is ", choice_name(sample.sampler)));
       }
-      sample.sampler = SamplerKind::kDdim;
+      if (sampler_by_flag && !eta_by_flag) {
+        sample.ddim_eta.reset();
+      } else {
+        sample.sampler = SamplerKind::kDdim;
+      }
     }
     if (sample.sampler == SamplerKind::kDdim && !sample.ddim_eta) sample.ddim_eta = 0;
     if (sample.guidance_start >= sample.guidance_end) {

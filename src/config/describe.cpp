@@ -35,7 +35,13 @@ constexpr Choice<TextPrecision> kTextPrecisions[] = {{"fp32", TextPrecision::kFp
 constexpr Choice<Precision> kPrecisions[] = {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}};
 constexpr Choice<CollectiveBackend> kBackends[] = {
     {"auto", CollectiveBackend::kAuto}, {"gloo", CollectiveBackend::kGloo}, {"nccl", CollectiveBackend::kNccl}};
-constexpr Choice<SamplerKind> kSamplers[] = {{"ddpm", SamplerKind::kDdpm}, {"ddim", SamplerKind::kDdim}};
+constexpr Choice<SamplerKind> kSamplers[] = {{"ddpm", SamplerKind::kDdpm},
+                                             {"ddim", SamplerKind::kDdim},
+                                             {"euler", SamplerKind::kEuler},
+                                             {"heun", SamplerKind::kHeun},
+                                             {"dpmpp_2m", SamplerKind::kDpmSolver2M},
+                                             {"dpmpp_2m_sde", SamplerKind::kDpmSolver2MSde},
+                                             {"unipc", SamplerKind::kUniPc}};
 constexpr Choice<TimestepSpacing> kSpacings[] = {{"reference", TimestepSpacing::kReference},
                                                  {"matryoshka", TimestepSpacing::kReference},
                                                  {"leading", TimestepSpacing::kLeading},
@@ -333,7 +339,8 @@ std::vector<Field> sample_fields(SampleConfig& c) {
       Field("guidance_start", &c.guidance_start, "guidance acts from this share of the steps on").range(0, 1),
       Field("guidance_end", &c.guidance_end, "guidance acts up to this share of the steps").range(0, 1),
       Field("num_inference_steps", &c.num_inference_steps, "denoising steps").range(1, 1e6),
-      Field("sampler", choice(c.sampler, kSamplers), "how a step is made"),
+      Field("sampler", choice(c.sampler, kSamplers),
+            "how a step is made; euler, heun, dpmpp_2m, dpmpp_2m_sde and unipc are for about 20 steps"),
       Field("ddim_eta", &c.ddim_eta, "noise of a DDIM step: 0 none, 1 as DDPM; setting it chooses ddim").range(0, 10),
       Field("timestep_spacing", choice(c.timestep_spacing, kSpacings), "which of the N steps are visited"),
       Field("threshold", choice(c.threshold, kThresholds), "instead of the model's threshold_function"),

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "mdm/core/error.h"
+#include "mdm/diffusion/few_step_samplers.h"
 #include "mdm/diffusion/output.h"
 #include "mdm/diffusion/prediction.h"
 
@@ -78,6 +79,11 @@ std::unique_ptr<Sampler> make_sampler(const SampleConfig& config, const Compat& 
   switch (config.sampler) {
     case SamplerKind::kDdpm: return std::make_unique<DdimSampler>(std::nullopt, compat);
     case SamplerKind::kDdim: return std::make_unique<DdimSampler>(config.ddim_eta.value_or(0), compat);
+    case SamplerKind::kEuler: return std::make_unique<DdimSampler>(0, compat);
+    case SamplerKind::kHeun: return std::make_unique<HeunSampler>();
+    case SamplerKind::kDpmSolver2M: return std::make_unique<DpmSolverSampler>(/*stochastic=*/false);
+    case SamplerKind::kDpmSolver2MSde: return std::make_unique<DpmSolverSampler>(/*stochastic=*/true);
+    case SamplerKind::kUniPc: return std::make_unique<UniPcSampler>();
   }
   fail<ConfigError>("sampler has the unknown value ", static_cast<int>(config.sampler));
 }

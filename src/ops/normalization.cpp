@@ -7,6 +7,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/silu.h>
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -150,6 +151,7 @@ at::Tensor group_norm(const at::Tensor& x, int64_t groups, const at::Tensor& wei
   if (gradient) {
     return GroupNormFunction::apply(x, groups, weight, bias, optional_of(scale), optional_of(shift), silu);
   }
+  RECORD_FUNCTION("mdm::group_norm", std::vector<c10::IValue>({x}));
   return KernelCall(x, groups, weight, bias, scale, shift, silu).forward(x).first;
 }
 

@@ -131,7 +131,9 @@ TEST(Table, GivesTheNamesOfChoices) {
     }
   };
   check(
-      "sampler", [](const Config& c) { return c.sample.sampler; }, std::vector{SamplerKind::kDdpm, SamplerKind::kDdim});
+      "sampler", [](const Config& c) { return c.sample.sampler; },
+      std::vector{SamplerKind::kDdpm, SamplerKind::kDdim, SamplerKind::kEuler, SamplerKind::kHeun,
+                  SamplerKind::kDpmSolver2M, SamplerKind::kDpmSolver2MSde, SamplerKind::kUniPc});
   check(
       "timestep_spacing", [](const Config& c) { return c.sample.timestep_spacing; },
       std::vector{TimestepSpacing::kReference, TimestepSpacing::kLeading, TimestepSpacing::kTrailing,

@@ -432,6 +432,7 @@ TEST(Checks, SettingsThatDoNotGoTogether) {
                {"does not go together"});
   expect_error(yaml_error("categorical_conditioning: 1\ntext_kind: t5\n"), {"test.yaml:1: categorical_conditioning"});
   expect_error(yaml_error("sampler: ddpm\nddim_eta: 0\n"), {"test.yaml:2: ddim_eta: belongs to the sampler ddim"});
+  expect_error(yaml_error("sampler: unipc\nddim_eta: 0\n"), {"belongs to the sampler ddim, but sampler is unipc"});
   expect_error(yaml_error("guidance_start: 0.5\nguidance_end: 0.5\n"), {"must be less than guidance_end"});
   expect_error(yaml_error("prompt: [a, b, c]\nnegative_prompt: [x, y]\n"), {"2 texts for 3 prompts"});
   expect_error(yaml_error("device: gpu\n"), {"test.yaml:1: device: \"gpu\" is not auto, cpu, cuda or cuda:N"});
@@ -451,6 +452,9 @@ TEST(Checks, WhatFollowsFromOtherSettings) {
   EXPECT_EQ(from_yaml("sampler: ddim\n").config.sample.ddim_eta, 0.0);
   EXPECT_EQ(from_yaml("sampler: ddpm\nddim_eta: null\n", {{"ddim_eta", "1"}}).config.sample.sampler,
             SamplerKind::kDdim);
+  const SampleConfig flag_first = from_yaml("ddim_eta: 0.5\n", {{"sampler", "dpmpp_2m"}}).config.sample;
+  EXPECT_EQ(flag_first.sampler, SamplerKind::kDpmSolver2M);
+  EXPECT_FALSE(flag_first.ddim_eta.has_value());
   EXPECT_FALSE(from_yaml("").config.sample.ddim_eta.has_value());
   EXPECT_EQ(from_yaml("categorical_conditioning: 1\n").config.text.kind, TextKind::kClass);
   EXPECT_EQ(from_yaml("use_precomputed_text_embeddings: 1\n").config.text.kind, TextKind::kPrecomputed);

@@ -13,6 +13,12 @@ namespace mdm {
 enum class SamplerKind {
   kDdpm,  ///< ancestral sampling with the schedule's own noise
   kDdim,  ///< arXiv 2010.02502 with `ddim_eta`
+  // For few steps (20 instead of 250); they change the result, see mdm/diffusion/few_step_samplers.h.
+  kEuler,           ///< Euler's method on the probability-flow equation, which is DDIM with eta 0
+  kHeun,            ///< Heun's; two calls of the model a step
+  kDpmSolver2M,     ///< DPM-Solver++(2M), arXiv 2211.01095
+  kDpmSolver2MSde,  ///< its stochastic form, SDE-DPM-Solver++(2M)
+  kUniPc,           ///< arXiv 2302.04867, second order
 };
 
 /// Which of the N training steps are visited when sampling takes fewer.
