@@ -19,6 +19,7 @@
 #include "mdm/diffusion/guidance.h"
 #include "mdm/diffusion/sampler.h"
 #include "mdm/models/unet.h"
+#include "mdm/ops/memory.h"
 #include "measure.h"
 #include "op_profile.h"
 
@@ -90,6 +91,7 @@ int run(const ParsedCommandLine& command_line) {
   const Config config = command_line.load().config;
   if (config.sample.checkpoint.empty())
     fail<ConfigError>("checkpoint: name a file of weights (checkpoint init ... --randomize 1)");
+  ops::keep_freed_memory();
   if (config.runtime.threads > 0) at::set_num_threads(static_cast<int>(config.runtime.threads));
   const int64_t length = number(command_line, "text-length", 1, 32);
   const int64_t steps = number(command_line, "steps", 1, 3), warm_up = number(command_line, "warm-up", 0, 1);

@@ -17,6 +17,7 @@ struct Open : at::ObserverContext {
   Clock::time_point start;
   double inside = 0;  // seconds of the operations it called
   Open* outer = nullptr;
+  std::vector<at::Tensor> in;  // at the end of a call its inputs may be gone
 };
 
 struct Recorder {
@@ -50,6 +51,10 @@ bool starts_with(const std::string& text, const std::string& part) { return text
 
 // Multiplications and additions of the operations that a model spends them in; others count as 0.
 double flop_of(const std::string& name, const std::vector<at::Tensor>& in, const std::vector<at::Tensor>& out) {
+  if (name == "mdm::attention" && !in.empty()) {  // (B, N, 3 C), and the text's keys (B, heads, L, C / heads)
+    const auto keys = static_cast<double>(in[0].size(1) + (in.size() > 1 ? in[1].size(2) : 0));
+    return 4 * static_cast<double>(in[0].numel()) / 3 * keys;
+  }
   if (out.empty()) return 0;
   const auto numel = static_cast<double>(out[0].numel());
   if (name == "mkldnn::_convolution_pointwise" || name == "mkldnn::_convolution_pointwise_" ||
@@ -75,10 +80,6 @@ double flop_of(const std::string& name, const std::vector<at::Tensor>& in, const
     const at::Tensor &q = in[passes == 4 ? 0 : 1], &k = in[passes == 4 ? 1 : 2];
     return passes * static_cast<double>(q.numel()) * static_cast<double>(k.size(2));
   }
-  if (name == "mdm::attention" && in.size() >= 1) {
-    const double text = in.size() > 1 ? static_cast<double>(in[1].size(2)) : 0;
-    return 4 * numel * (static_cast<double>(in[0].size(1)) + text);
-  }
   return 0;
 }
 
@@ -97,8 +98,9 @@ double bytes_of(const std::vector<at::Tensor>& tensors) {
   return sum;
 }
 
-std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction&) {
+std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function) {
   auto open = std::make_unique<Open>();
+  open->in = tensors_of(function.inputs());
   if (recorder != nullptr) {
     open->outer = recorder->innermost;
     recorder->innermost = open.get();
@@ -113,7 +115,8 @@ void on_end(const at::RecordFunction& function, at::ObserverContext* context) {
   if (recorder == nullptr) return;
   recorder->innermost = open->outer;
   (open->outer != nullptr ? open->outer->inside : recorder->covered) += seconds;
-  const std::vector<at::Tensor> in = tensors_of(function.inputs()), out = tensors_of(function.outputs());
+  const std::vector<at::Tensor>& in = open->in;
+  const std::vector<at::Tensor> out = tensors_of(function.outputs());
   const std::string name = function.name();
   std::string shapes;
   for (const at::Tensor& t : in) shapes += (shapes.empty() ? "" : " ") + text_of(t.sizes());
@@ -124,7 +127,11 @@ void on_end(const at::RecordFunction& function, at::ObserverContext* context) {
   ++cost.calls;
   cost.seconds += seconds - open->inside;
   cost.flop += flop_of(name, in, out);
-  if (!is_view(name) && open->inside == 0) cost.bytes += bytes_of(in) + bytes_of(out);
+  if (name == "mdm::group_norm") {
+    cost.bytes += 3 * bytes_of(in);  // read for the statistics, read again, written
+  } else if (!is_view(name) && open->inside == 0) {
+    cost.bytes += bytes_of(in) + bytes_of(out);
+  }
 }
 
 struct Rate {

@@ -17,6 +17,7 @@
 #include "mdm/core/log.h"
 #include "mdm/distributed/process_group.h"
 #include "mdm/models/unet.h"
+#include "mdm/ops/memory.h"
 #include "mdm/training/trainer.h"
 #include "measure.h"
 #include "op_profile.h"
@@ -95,6 +96,7 @@ int run(const ParsedCommandLine& command_line) {
   if (config.sample.checkpoint.empty())
     fail<ConfigError>("checkpoint: name a file of weights (checkpoint init ... --randomize 1)");
   const Launch launch = detect_launch(config.distributed, process_environment());
+  ops::keep_freed_memory();
   if (config.runtime.threads > 0) at::set_num_threads(static_cast<int>(config.runtime.threads));
   const auto group = ProcessGroup::join(launch, config.distributed, {});
   const int64_t length = number(command_line, "text-length", 1, 32);

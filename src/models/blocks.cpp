@@ -2,12 +2,14 @@
 #include "mdm/models/blocks.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/upsample_nearest2d.h>
 
 #include <cmath>
+#include <utility>
 
 #include "mdm/core/error.h"
 
@@ -42,8 +44,10 @@ ResNet::ResNet(int64_t temporal_dim, const ResNetConfig& config)
   }
 }
 
-at::Tensor ResNet::forward(const at::Tensor& x, const StageInputs& in, uint32_t layer) const {
-  at::Tensor h = conv1_->forward(norm1_->forward_silu(x));
+at::Tensor ResNet::forward(const at::Tensor& x, const at::Tensor& skip, const StageInputs& in, uint32_t layer) const {
+  const bool joined = skip.defined() && conv3_ && conv3_->packed_joined();
+  const at::Tensor input = skip.defined() && !joined ? at::cat({x, skip}, 1) : x;
+  at::Tensor h = conv1_->forward(joined ? norm1_->forward_silu_joined(x, skip) : norm1_->forward_silu(input));
   at::Tensor modulation = time_layer_->forward(in.temb);  // (B, 2 C_out)
   if (h.size(0) > modulation.size(0)) {                   // frames of a picture share its time
     modulation = modulation.repeat_interleave(h.size(0) / modulation.size(0), 0);
@@ -56,7 +60,8 @@ at::Tensor ResNet::forward(const at::Tensor& x, const StageInputs& in, uint32_t 
     }
     h = ops::dropout(h, dropout_, *in.context->dropout, layer, in.temb.size(0));
   }
-  return conv2_->forward(h) + (conv3_ ? conv3_->forward(x) : x);
+  if (!conv3_) return conv2_->forward_plus(h, input);
+  return conv2_->forward_onto(joined ? conv3_->forward_joined(x, skip) : conv3_->forward(input), h);
 }
 
 void ResNet::init(const ModelInit& how) {
@@ -68,11 +73,15 @@ void ResNet::init(const ModelInit& how) {
   if (conv3_) conv3_->init(how.generator);
 }
 
-void ResNet::pack(at::IntArrayRef input_size) {
+void ResNet::pack(at::IntArrayRef input_size, int64_t skip_channels) {
   const std::vector<int64_t> inner = {input_size[0], out_channels_, input_size[2], input_size[3]};
   conv1_->pack(input_size);
   conv2_->pack(inner);
-  if (conv3_) conv3_->pack(input_size);
+  if (conv3_ && skip_channels > 0) {
+    conv3_->pack_joined(input_size, in_channels_ - skip_channels);
+  } else if (conv3_) {
+    conv3_->pack(input_size);
+  }
 }
 
 SelfAttention::SelfAttention(int64_t channels, int64_t text_dim, bool with_ffn) : channels_(channels) {
@@ -99,7 +108,7 @@ ops::KeyValue SelfAttention::key_value(const at::Tensor& text) const {
   return {parts[0], parts[1]};
 }
 
-at::Tensor SelfAttention::forward(const at::Tensor& x, const ops::KeyValue* text, const StageInputs& in,
+at::Tensor SelfAttention::forward(at::Tensor x, const ops::KeyValue* text, const StageInputs& in,
                                   const std::string& name) const {
   const at::Tensor qkv = positions_last(qkv_->forward(norm_->forward(x)));  // (B, N, 3 C)
   if (text != nullptr && in.context->probe != nullptr && in.context->probe->wants(name + ".text_weights")) {
@@ -111,9 +120,9 @@ at::Tensor SelfAttention::forward(const at::Tensor& x, const ops::KeyValue* text
     in.context->probe->on_tensor(name + ".text_weights", at::softmax(scores, -1));
   }
   const at::Tensor attended = ops::attention(qkv, kAttentionHeads, text, in.mask);
-  at::Tensor h = x + proj_out_->forward(as_image(attended, x.size(2), x.size(3)));
-  if (ffn_) h = h + ffn_out_->forward(at::gelu(ffn_in_->forward(ffn_norm_->forward(h))));
-  return h;
+  const at::Tensor image = as_image(attended, x.size(2), x.size(3));
+  const at::Tensor h = proj_out_->forward_onto(std::move(x), image);
+  return ffn_ ? ffn_out_->forward_onto(h, ffn_in_->forward_gelu(ffn_norm_->forward(h))) : h;
 }
 
 void SelfAttention::init(const ModelInit& how) {

@@ -76,7 +76,7 @@ std::pair<std::vector<at::Tensor>, at::Tensor> NestedUNet::denoise(const std::ve
   }
   auto [predictions, inner_last] =
       inner_->denoise({x_t.begin() + 1, x_t.end()}, inner_features, times, conditioning, context);
-  x = x + out_adapter_->forward(inner_last.narrow(0, 0, rows));
+  x = out_adapter_->forward_plus(inner_last.narrow(0, 0, rows), x);
 
   x = up(std::move(x), in, skips);
   predictions.insert(predictions.begin(), output_layer(x));

@@ -1,6 +1,7 @@
 // The blocks of one resolution.
-#include <ATen/ops/cat.h>
 #include <ATen/ops/upsample_nearest1d.h>
+
+#include <utility>
 
 #include "mdm/models/blocks.h"
 #include "mdm/ops/memory.h"
@@ -56,16 +57,18 @@ at::Tensor Stage::forward(at::Tensor x, const StageInputs& in, std::vector<at::T
                           std::vector<at::Tensor>* skips) const {
   size_t text_layer = options_.first_text_layer;
   for (size_t i = 0; i < resnets_.size(); ++i) {
+    at::Tensor skip;
     if (skips != nullptr) {
-      x = at::cat({x, skips->back()}, 1);
+      skip = std::move(skips->back());
       skips->pop_back();
     }
-    x = resnets_[i]->forward(x, in, options_.first_resnet + static_cast<uint32_t>(i));
+    x = resnets_[i]->forward(x, skip, in, options_.first_resnet + static_cast<uint32_t>(i));
     for (int64_t j = 0; j < options_.attention_layers; ++j) {
       const size_t at = i * static_cast<size_t>(options_.attention_layers) + static_cast<size_t>(j);
       const ops::KeyValue* text =
           attention_[at]->attends_to_text() && in.keys_values != nullptr ? &(*in.keys_values)[text_layer++] : nullptr;
-      x = attention_[at]->forward(x, text, in, in.name.empty() ? in.name : in.name + ".attn." + std::to_string(at));
+      x = attention_[at]->forward(std::move(x), text, in,
+                                  in.name.empty() ? in.name : in.name + ".attn." + std::to_string(at));
     }
     for (int64_t j = 0; j < options_.temporal_layers; ++j) {
       const size_t at = i * static_cast<size_t>(options_.temporal_layers) + static_cast<size_t>(j);
@@ -105,8 +108,10 @@ void Stage::init(const ModelInit& how) {
 
 void Stage::pack(int64_t batch, int64_t& height, int64_t& width) {
   size_t at = 0;
-  for (const auto& block : resnets_) {
-    block->pack({batch, block->in_channels(), height, width});
+  for (size_t i = 0; i < resnets_.size(); ++i) {
+    const auto& block = resnets_[i];
+    const int64_t skip_channels = options_.skip_channels.empty() ? 0 : options_.skip_channels[i];
+    block->pack({batch, block->in_channels(), height, width}, skip_channels);
     for (int64_t j = 0; j < options_.attention_layers; ++j) {
       attention_[at++]->pack({batch, block->out_channels(), height, width});
     }
@@ -114,7 +119,8 @@ void Stage::pack(int64_t batch, int64_t& height, int64_t& width) {
   ops::return_freed_memory();
   if (!resample_) return;
   const bool up = options_.resample == Resample::kUp;
-  resample_->pack({batch, options_.resnets.back().output_channels, height, width}, up);
+  const std::vector<int64_t> size = {batch, options_.resnets.back().output_channels, height, width};
+  up ? resample_->pack_upsampled(size) : resample_->pack(size);
   height = up ? 2 * height : (height + 1) / 2;
   width = up ? 2 * width : (width + 1) / 2;
 }

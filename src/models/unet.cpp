@@ -127,6 +127,7 @@ struct StagePlan {
     Stage::Options options = base();
     for (int64_t j = 0; j <= config.num_resnets_per_resolution[i]; ++j) {
       options.resnets.push_back(resnet(channels + skips.back(), config.resolution_channels[i]));
+      options.skip_channels.push_back(skips.back());
       skips.pop_back();
       channels = config.resolution_channels[i];
     }

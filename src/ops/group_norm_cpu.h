@@ -18,10 +18,19 @@ struct GroupNormArguments {
   bool silu = false;
 };
 
-// x and y: (B, positions, C), contiguous. `statistics` (B, groups, 2) receives mean and 1 / deviation.
-void group_norm_channels_last(const GroupNormArguments& arguments, const float* x, float* y, double* statistics);
+// What is normalised: (B, positions, C), contiguous; or two that would lie side by side in C, which so needs no copy.
+template <typename T>
+struct GroupNormInput {
+  const T* first = nullptr;   // (B, positions, first_channels)
+  const T* second = nullptr;  // (B, positions, C - first_channels), nullptr where first has all
+  int64_t first_channels = 0;
+};
+
+// y: (B, positions, C), contiguous. `statistics` (B, groups, 2) receives mean and 1 / deviation.
+void group_norm_channels_last(const GroupNormArguments& arguments, const GroupNormInput<float>& x, float* y,
+                              double* statistics);
 // The same for bfloat16 bits; statistics and arithmetic in float32.
-void group_norm_channels_last_bf16(const GroupNormArguments& arguments, const uint16_t* x, uint16_t* y,
+void group_norm_channels_last_bf16(const GroupNormArguments& arguments, const GroupNormInput<uint16_t>& x, uint16_t* y,
                                    double* statistics);
 
 struct GroupNormGradients {

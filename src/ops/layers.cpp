@@ -1,9 +1,11 @@
 #include "mdm/ops/layers.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/conv1d.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/upsample_nearest2d.h>
@@ -11,8 +13,9 @@
 
 #include <cmath>
 
-#include "mdm/core/error.h"
 #include "mdm/ops/normalization.h"
+#include "ops/onednn.h"
+#include "ops/upsampled_convolution.h"
 #include "ops/winograd_cpu.h"
 
 namespace mdm {
@@ -47,28 +50,6 @@ void init_norm(at::Tensor& weight, at::Tensor& bias) {
   bias.zero_();
 }
 
-// oneDNN's ops that take a weight in their own layout; they have no header.
-at::Tensor packed_convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                              at::IntArrayRef padding, at::IntArrayRef stride) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("mkldnn::_convolution_pointwise", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, at::IntArrayRef,
-                            at::IntArrayRef, at::IntArrayRef, int64_t, c10::string_view,
-                            c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>)>();
-  return op.call(x, weight, bias, padding, stride, {1, 1}, 1, "none", c10::List<std::optional<at::Scalar>>(),
-                 std::nullopt);
-}
-
-at::Tensor pack_convolution_weight(const at::Tensor& weight, at::IntArrayRef padding, at::IntArrayRef stride,
-                                   at::IntArrayRef input_size) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mkldnn::_reorder_convolution_weight", "")
-                             .typed<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
-                                               int64_t, at::OptionalIntArrayRef)>();
-  return op.call(weight, padding, stride, {1, 1}, 1, input_size);
-}
-
 }  // namespace
 
 Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias)
@@ -87,34 +68,79 @@ Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_
       padding_{padding, padding} {}
 
 at::Tensor Conv2d::forward(const at::Tensor& x) const {
-  if (winograd_) {
-    if (winograd_upsampled_) fail("a convolution that was packed for upsampled inputs got a plain one");
-    return winograd_->forward(x, bias);
-  }
-  if (packed_.defined()) return packed_convolution(x, packed_, bias, padding_, stride_);
+  if (winograd_) return winograd_->forward(x, bias);
+  if (packed_.defined()) return ops::onednn::convolution(x, packed_, bias, padding_, stride_);
   return at::conv2d(x, weight, bias, stride_, padding_);
 }
 
+at::Tensor Conv2d::forward_onto(at::Tensor added, const at::Tensor& x) const {
+  if (!packed_.defined()) return forward_plus(x, added);
+  ops::onednn::add_convolution(added, x, packed_, bias, padding_, stride_);
+  return added;
+}
+
+at::Tensor Conv2d::forward_plus(const at::Tensor& x, const at::Tensor& added) const {
+  if (winograd_) return winograd_->forward(x, bias, added);
+  if (packed_.defined()) return forward(x).add_(added);
+  return forward(x) + added;
+}
+
+at::Tensor Conv2d::forward_gelu(const at::Tensor& x) const {
+  if (packed_.defined()) {
+    return ops::onednn::convolution(x, packed_, bias, padding_, stride_, ops::onednn::After::kGelu);
+  }
+  return at::gelu(forward(x));
+}
+
+at::Tensor Conv2d::forward_joined(const at::Tensor& x, const at::Tensor& rest) const {
+  if (!packed_rest_.defined()) return forward(at::cat({x, rest}, 1));
+  at::Tensor sum = ops::onednn::convolution(x, packed_, bias, padding_, stride_);
+  ops::onednn::add_convolution(sum, rest, packed_rest_, {}, padding_, stride_);
+  return sum;
+}
+
 at::Tensor Conv2d::forward_upsampled(const at::Tensor& x) const {
-  if (winograd_ && winograd_upsampled_) return winograd_->forward(x, bias);
+  if (winograd_upsampled_) return winograd_upsampled_->forward(x, bias);
+  if (upsampled_) return upsampled_->forward(x);
   return forward(at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}));
 }
 
 void Conv2d::init(at::Generator generator, LayerInit how) { init_default(weight, bias, generator, how); }
 
-void Conv2d::pack(at::IntArrayRef input_size, bool upsampled) {
+void Conv2d::pack(at::IntArrayRef input_size) {
   const c10::NoGradGuard no_grad;
   const bool same_size = stride_[0] == 1 && padding_[0] == 1;
-  if (same_size && ops::WinogradConvolution::suits(weight, input_size, upsampled)) {
-    winograd_ = std::make_shared<ops::WinogradConvolution>(weight.detach(), input_size, upsampled);
-    winograd_upsampled_ = upsampled;
+  if (same_size && ops::WinogradConvolution::suits(weight, input_size, /*upsampled=*/false)) {
+    winograd_ = std::make_shared<ops::WinogradConvolution>(weight.detach(), input_size, false);
   } else {
-    const int64_t scale = upsampled ? 2 : 1;
-    packed_ = pack_convolution_weight(weight.detach(), padding_, stride_,
-                                      {input_size[0], input_size[1], scale * input_size[2], scale * input_size[3]});
+    packed_ = ops::onednn::pack_convolution(weight.detach(), padding_, stride_, input_size);
   }
-  weight.set_data(at::empty({0}, weight.options()));
+  drop_plain_weight();
 }
+
+void Conv2d::pack_upsampled(at::IntArrayRef input_size) {
+  const c10::NoGradGuard no_grad;
+  if (ops::WinogradConvolution::suits(weight, input_size, /*upsampled=*/true)) {
+    winograd_upsampled_ = std::make_shared<ops::WinogradConvolution>(weight.detach(), input_size, true);
+  } else {
+    upsampled_ = std::make_shared<ops::UpsampledConvolution>(weight, bias, input_size);
+  }
+  drop_plain_weight();
+}
+
+void Conv2d::pack_joined(at::IntArrayRef input_size, int64_t first_channels) {
+  const c10::NoGradGuard no_grad;
+  const int64_t rest = weight.size(1) - first_channels;
+  const auto packed_part = [&](int64_t first, int64_t count) {
+    return ops::onednn::pack_convolution(weight.detach().narrow(1, first, count).contiguous(), padding_, stride_,
+                                         {input_size[0], count, input_size[2], input_size[3]});
+  };
+  packed_ = packed_part(0, first_channels);
+  packed_rest_ = packed_part(first_channels, rest);
+  drop_plain_weight();
+}
+
+void Conv2d::drop_plain_weight() { weight.set_data(at::empty({0}, weight.options())); }
 
 Conv1d::Conv1d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride, int64_t padding)
     : weight(register_parameter("weight", at::empty({out_channels, in_channels, kernel}))),
@@ -137,6 +163,10 @@ at::Tensor GroupNorm::forward(const at::Tensor& x) const {
 
 at::Tensor GroupNorm::forward_silu(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift) const {
   return ops::group_norm(x, groups_, weight, bias, scale, shift, /*silu=*/true);
+}
+
+at::Tensor GroupNorm::forward_silu_joined(const at::Tensor& x, const at::Tensor& rest) const {
+  return ops::group_norm_of_joined(x, rest, groups_, weight, bias, /*silu=*/true);
 }
 
 void GroupNorm::init() { init_norm(weight, bias); }

@@ -5,9 +5,12 @@
 #include <malloc.h>
 #endif
 
+#include "ops/kept_memory.h"
+
 namespace mdm::ops {
 
 void return_freed_memory() {
+  release_kept_memory();
 #ifdef __GLIBC__
   malloc_trim(0);
 #endif

@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/group_norm.h>
@@ -42,7 +43,7 @@ class KernelCall {
       : scale_(modulation_rows(scale)), shift_(modulation_rows(shift)) {
     arguments_.batch = x.size(0);
     arguments_.positions = x.size(2) * x.size(3);
-    arguments_.channels = x.size(1);
+    arguments_.channels = weight.size(0);
     arguments_.groups = groups;
     arguments_.epsilon = kGroupNormEpsilon;
     arguments_.weight = weight.const_data_ptr<float>();
@@ -52,15 +53,20 @@ class KernelCall {
     arguments_.silu = silu;
   }
 
-  // The result, and the statistics that backward() needs.
-  std::pair<at::Tensor, at::Tensor> forward(const at::Tensor& x) const {
-    at::Tensor y = at::empty_like(x);
+  // The result, and the statistics that backward() needs. `rest`: further channels, or undefined.
+  std::pair<at::Tensor, at::Tensor> forward(const at::Tensor& x, const at::Tensor& rest = {}) const {
+    at::Tensor y =
+        at::empty({x.size(0), arguments_.channels, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
     at::Tensor statistics = at::empty({arguments_.batch, arguments_.groups, 2}, x.options().dtype(at::kDouble));
     auto* kept = statistics.mutable_data_ptr<double>();
     if (x.scalar_type() == at::kFloat) {
-      group_norm_channels_last(arguments_, x.const_data_ptr<float>(), y.mutable_data_ptr<float>(), kept);
+      const float* more = rest.defined() ? rest.const_data_ptr<float>() : nullptr;
+      group_norm_channels_last(arguments_, {x.const_data_ptr<float>(), more, x.size(1)}, y.mutable_data_ptr<float>(),
+                               kept);
     } else {
-      group_norm_channels_last_bf16(arguments_, bits(x), static_cast<uint16_t*>(y.mutable_data_ptr()), kept);
+      const uint16_t* more = rest.defined() ? bits(rest) : nullptr;
+      group_norm_channels_last_bf16(arguments_, {bits(x), more, x.size(1)},
+                                    static_cast<uint16_t*>(y.mutable_data_ptr()), kept);
     }
     return {y, statistics};
   }
@@ -139,20 +145,44 @@ at::Tensor group_norm_composition(const at::Tensor& x, int64_t groups, const at:
   return silu ? at::silu(y) : y;
 }
 
+namespace {
+
+bool suits_kernel(const at::Tensor& x) {
+  return x.is_cpu() && x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast) && x.numel() > 0 &&
+         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+
+bool suits_kernel(const at::Tensor& weight, const at::Tensor& bias) {
+  return weight.scalar_type() == at::kFloat && weight.is_contiguous() && bias.is_contiguous();
+}
+
+}  // namespace
+
 at::Tensor group_norm(const at::Tensor& x, int64_t groups, const at::Tensor& weight, const at::Tensor& bias,
                       const at::Tensor& scale, const at::Tensor& shift, bool silu) {
   const bool gradient =
       c10::GradMode::is_enabled() && (needs_gradient(x) || needs_gradient(weight) || needs_gradient(bias) ||
                                       needs_gradient(scale) || needs_gradient(shift));
-  const bool fits = x.is_cpu() && x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast) && x.numel() > 0 &&
-                    (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
-                    weight.scalar_type() == at::kFloat && weight.is_contiguous() && bias.is_contiguous();
-  if (!fits) return group_norm_composition(x, groups, weight, bias, scale, shift, silu);
+  if (!suits_kernel(x) || !suits_kernel(weight, bias)) {
+    return group_norm_composition(x, groups, weight, bias, scale, shift, silu);
+  }
   if (gradient) {
     return GroupNormFunction::apply(x, groups, weight, bias, optional_of(scale), optional_of(shift), silu);
   }
   RECORD_FUNCTION("mdm::group_norm", std::vector<c10::IValue>({x}));
   return KernelCall(x, groups, weight, bias, scale, shift, silu).forward(x).first;
+}
+
+at::Tensor group_norm_of_joined(const at::Tensor& x, const at::Tensor& rest, int64_t groups, const at::Tensor& weight,
+                                const at::Tensor& bias, bool silu) {
+  const bool gradient = c10::GradMode::is_enabled() &&
+                        (needs_gradient(x) || needs_gradient(rest) || needs_gradient(weight) || needs_gradient(bias));
+  if (gradient || !suits_kernel(x) || !suits_kernel(rest) || !suits_kernel(weight, bias) ||
+      x.scalar_type() != rest.scalar_type()) {
+    return group_norm(at::cat({x, rest}, 1), groups, weight, bias, {}, {}, silu);
+  }
+  RECORD_FUNCTION("mdm::group_norm", std::vector<c10::IValue>({x, rest}));
+  return KernelCall(x, groups, weight, bias, {}, {}, silu).forward(x, rest).first;
 }
 
 }  // namespace mdm::ops

@@ -21,26 +21,9 @@ namespace {
 constexpr int64_t kMostKeys = 4096;  // the buffers of a head stay in the second cache
 using vector::kLanes;
 using vector::Lanes;
-typedef int32_t Words __attribute__((vector_size(kLanes * sizeof(int32_t)), aligned(4), may_alias));
 
 inline __attribute__((always_inline)) Lanes at(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
 inline __attribute__((always_inline)) void put(float* p, const Lanes& v) { *reinterpret_cast<Lanes*>(p) = v; }
-
-// e^v for v <= 0, as vector::exponential.
-inline __attribute__((always_inline)) Lanes exponential_of(Lanes v) {
-  v = v < -87.0F ? Lanes{} - 87.0F : v;
-  const Lanes shifted = v * 1.44269504F + 12582912.0F;
-  const Lanes n = shifted - 12582912.0F;
-  const Lanes r = (v - n * 0.693359375F) - n * -2.12194440e-4F;
-  Lanes p = r * 1.9875691500e-4F + 1.3981999507e-3F;
-  p = p * r + 8.3334519073e-3F;
-  p = p * r + 4.1665795894e-2F;
-  p = p * r + 1.6666665459e-1F;
-  p = p * r + 5.0000001201e-1F;
-  p = p * r * r + r + 1.0F;
-  const Words power = (reinterpret_cast<const Words&>(shifted) + 127) << 23;
-  return p * reinterpret_cast<const Lanes&>(power);
-}
 
 constexpr int64_t padded(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
@@ -82,7 +65,7 @@ inline __attribute__((always_inline)) void forward_rows(const Head& head, float*
     }
     Lanes total = {};
     for (int64_t j = 0; j < head.visible; ++j) {
-      const Lanes p = exponential_of(at(room + j * kLanes) - most);
+      const Lanes p = vector::exponential(at(room + j * kLanes) - most);
       put(room + j * kLanes, p);
       total += p;
     }
@@ -110,7 +93,7 @@ inline __attribute__((always_inline)) void backward_queries(const Head& head, co
     Lanes mean = {};
     for (int64_t j = 0; j < head.visible; ++j) {
       const Lanes s = product<W>(head.q_by_channel + i, head.queries, head.k_rows + j * W);
-      const Lanes p = exponential_of(s - most) * inverse;
+      const Lanes p = vector::exponential(s - most) * inverse;
       const Lanes slope = product<W>(g.out_by_channel + i, head.queries, head.v_rows + j * W);
       put(room + j * kLanes, p);
       put(slopes + j * kLanes, slope);
@@ -137,7 +120,7 @@ inline __attribute__((always_inline)) void backward_keys(const Head& head, const
   for (int64_t j = 0; j < padded(head.visible); j += kLanes) {
     for (int64_t i = 0; i < queries; ++i) {
       const Lanes s = product<W>(g.k_by_channel + j, head.keys, g.q_rows + i * W);
-      const Lanes p = exponential_of(s - head.largest[i]) * head.inverse[i];
+      const Lanes p = vector::exponential(s - head.largest[i]) * head.inverse[i];
       const Lanes slope = product<W>(g.v_by_channel + j, head.keys, g.out_rows + i * W);
       put(room + i * kLanes, p);
       put(slopes + i * kLanes, p * (slope - g.mean[i]));

@@ -50,4 +50,39 @@ inline float exponential(float v) {
   return p * scale;
 }
 
+// The same for sixteen numbers at once. Vectors go in and out of functions that are always inlined, so that no
+// calling convention is involved.
+#pragma GCC diagnostic ignored "-Wpsabi"
+typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t)), aligned(2), may_alias));
+typedef uint32_t Words __attribute__((vector_size(kLanes * sizeof(uint32_t)), aligned(4), may_alias));
+
+inline __attribute__((always_inline)) Lanes load_lanes(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
+inline __attribute__((always_inline)) Lanes load_lanes(const uint16_t* p) {
+  const Words wide = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words) << 16;
+  return reinterpret_cast<const Lanes&>(wide);
+}
+inline __attribute__((always_inline)) void store_lanes(const Lanes& v, float* p) { *reinterpret_cast<Lanes*>(p) = v; }
+inline __attribute__((always_inline)) void store_lanes(const Lanes& v, uint16_t* p) {
+  const Words bits = reinterpret_cast<const Words&>(v);
+  const Words rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
+  const Words nan = Words{} + 0x7FC0U;
+  *reinterpret_cast<Halves*>(p) = __builtin_convertvector(v != v ? nan : rounded, Halves);
+}
+
+inline __attribute__((always_inline)) Lanes exponential(Lanes v) {
+  v = v < -87.0F ? Lanes{} - 87.0F : v;
+  v = v > 88.0F ? Lanes{} + 88.0F : v;
+  const Lanes shifted = v * 1.44269504F + 12582912.0F;
+  const Lanes n = shifted - 12582912.0F;
+  const Lanes r = (v - n * 0.693359375F) - n * -2.12194440e-4F;
+  Lanes p = r * 1.9875691500e-4F + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  p = p * r * r + r + 1.0F;
+  const Words power = (reinterpret_cast<const Words&>(shifted) + 127U) << 23;
+  return p * reinterpret_cast<const Lanes&>(power);
+}
+
 }  // namespace mdm::ops::vector

@@ -7,13 +7,13 @@
 #include "ops/winograd_cpu.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
 
+#include "ops/onednn.h"
 #include "ops/vector_math.h"
 
 namespace mdm::ops {
@@ -99,8 +99,8 @@ inline __attribute__((always_inline)) void input_tiles(const float* x, const flo
 // where the image is odd.
 template <bool kUpsampled>
 inline __attribute__((always_inline)) void output_tiles(const float* const* products, const float* bias,
-                                                        const Grid& grid, int64_t channels, int64_t first, int64_t last,
-                                                        int64_t origin, float* y) {
+                                                        const float* added, const Grid& grid, int64_t channels,
+                                                        int64_t first, int64_t last, int64_t origin, float* y) {
   constexpr int kSide = frequencies<kUpsampled>();
   const int64_t height = kUpsampled ? 2 * grid.height : grid.height;
   const int64_t width = kUpsampled ? 2 * grid.width : grid.width;
@@ -116,12 +116,15 @@ inline __attribute__((always_inline)) void output_tiles(const float* const* prod
       for (int j = 0; j < kSide; ++j) transform_output<kUpsampled>(m + j, half + j, kSide, kSide);
       for (int i = 0; i < 2; ++i) transform_output<kUpsampled>(half + i * kSide, r + 2 * i, 1, 1);
       const Lanes b = *reinterpret_cast<const Lanes*>(bias + c);
-      float* at = target + c;
-      *reinterpret_cast<Lanes*>(at) = r[0] + b;
-      if (whole_row) *reinterpret_cast<Lanes*>(at + channels) = r[1] + b;
-      at += width * channels;
-      if (whole_column) *reinterpret_cast<Lanes*>(at) = r[2] + b;
-      if (whole_row && whole_column) *reinterpret_cast<Lanes*>(at + channels) = r[3] + b;
+      const auto put = [&](int64_t at, const Lanes& value) {
+        Lanes sum = value + b;
+        if (added != nullptr) sum += *reinterpret_cast<const Lanes*>(added + (target - y) + at);
+        *reinterpret_cast<Lanes*>(target + at) = sum;
+      };
+      put(c, r[0]);
+      if (whole_row) put(c + channels, r[1]);
+      if (whole_column) put(c + width * channels, r[2]);
+      if (whole_row && whole_column) put(c + (width + 1) * channels, r[3]);
     }
   }
 }
@@ -134,30 +137,15 @@ MDM_VECTOR_CLONES void upsampled_input(const float* x, const float* zeros, const
                                        int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
   input_tiles<true>(x, zeros, grid, channels, first, last, origin, out, stride);
 }
-MDM_VECTOR_CLONES void plain_output(const float* const* products, const float* bias, const Grid& grid, int64_t channels,
-                                    int64_t first, int64_t last, int64_t origin, float* y) {
-  output_tiles<false>(products, bias, grid, channels, first, last, origin, y);
+MDM_VECTOR_CLONES void plain_output(const float* const* products, const float* bias, const float* added,
+                                    const Grid& grid, int64_t channels, int64_t first, int64_t last, int64_t origin,
+                                    float* y) {
+  output_tiles<false>(products, bias, added, grid, channels, first, last, origin, y);
 }
-MDM_VECTOR_CLONES void upsampled_output(const float* const* products, const float* bias, const Grid& grid,
-                                        int64_t channels, int64_t first, int64_t last, int64_t origin, float* y) {
-  output_tiles<true>(products, bias, grid, channels, first, last, origin, y);
-}
-
-// oneDNN's product with a weight in its own layout; it has no header.
-at::Tensor packed_linear(const at::Tensor& x, const at::Tensor& weight) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
-                            c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>)>();
-  return op.call(x, weight, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), std::nullopt);
-}
-
-at::Tensor pack_linear_weight(const at::Tensor& weight, int64_t rows) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
-                             .typed<at::Tensor(const at::Tensor&, std::optional<c10::SymInt>)>();
-  return op.call(weight, c10::SymInt(rows));
+MDM_VECTOR_CLONES void upsampled_output(const float* const* products, const float* bias, const float* added,
+                                        const Grid& grid, int64_t channels, int64_t first, int64_t last, int64_t origin,
+                                        float* y) {
+  output_tiles<true>(products, bias, added, grid, channels, first, last, origin, y);
 }
 
 Grid grid_of(at::IntArrayRef size, bool upsampled) {
@@ -201,12 +189,13 @@ WinogradConvolution::WinogradConvolution(const at::Tensor& weight, at::IntArrayR
           if (factor != 0) sum.add_(weight.select(3, j).select(2, i), factor);
         }
       }
-      weights_.push_back(pack_linear_weight(sum.to(at::kFloat), tiles));
+      weights_.push_back(onednn::pack_linear(sum.to(at::kFloat), tiles));
     }
   }
 }
 
-at::Tensor WinogradConvolution::forward(const at::Tensor& input, const at::Tensor& bias) const {
+at::Tensor WinogradConvolution::forward(const at::Tensor& input, const at::Tensor& bias,
+                                        const at::Tensor& added) const {
   const at::Tensor x = input.contiguous(at::MemoryFormat::ChannelsLast);
   const Grid grid = grid_of(x.sizes(), upsampled_);
   const int64_t scale = upsampled_ ? 2 : 1;
@@ -217,6 +206,8 @@ at::Tensor WinogradConvolution::forward(const at::Tensor& input, const at::Tenso
   const int64_t stride = tiles * in_channels_ + kGap;
   const at::Tensor transforms = at::empty({count * stride}, x.options());
   const at::Tensor zeros = at::zeros({in_channels_}, x.options());
+  const at::Tensor other = added.defined() ? added.contiguous(at::MemoryFormat::ChannelsLast) : added;
+  const float* sum = added.defined() ? other.const_data_ptr<float>() : nullptr;
   const auto to_transforms = upsampled_ ? upsampled_input : plain_input;
   const auto to_results = upsampled_ ? upsampled_output : plain_output;
   for (int64_t first = 0; first < grid.tiles(); first += tiles) {
@@ -229,11 +220,11 @@ at::Tensor WinogradConvolution::forward(const at::Tensor& input, const at::Tenso
     std::vector<const float*> values;
     for (int64_t k = 0; k < count; ++k) {
       const at::Tensor part = transforms.narrow(0, k * stride, here * in_channels_).view({here, in_channels_});
-      products.push_back(packed_linear(part, weights_[static_cast<size_t>(k)]));
+      products.push_back(onednn::linear(part, weights_[static_cast<size_t>(k)]));
       values.push_back(products.back().const_data_ptr<float>());
     }
     at::parallel_for(first, first + here, 8, [&](int64_t begin, int64_t end) {
-      to_results(values.data(), bias.const_data_ptr<float>(), grid, out_channels_, begin, end, first,
+      to_results(values.data(), bias.const_data_ptr<float>(), sum, grid, out_channels_, begin, end, first,
                  y.mutable_data_ptr<float>());
     });
   }

@@ -19,8 +19,8 @@ class WinogradConvolution {
   WinogradConvolution(const at::Tensor& weight, at::IntArrayRef input_size, bool upsampled);
 
   // x (B, I, H, W) float32, bias (O) -> (B, O, H, W) channels_last; twice as high and wide when upsampled.
-  // Sizes may differ from those given before.
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& bias) const;
+  // Sizes may differ from those given before. `added`: like the result, is added to it; undefined: nothing.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& added = {}) const;
 
  private:
   int64_t in_channels_, out_channels_;

@@ -11,6 +11,7 @@
 
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
+#include "mdm/ops/memory.h"
 
 namespace mdm {
 namespace {
@@ -50,6 +51,7 @@ void apply_runtime(const RuntimeConfig& runtime, const Launch& launch) {
   if (launch.rank > 0) set_log_level(LogLevel::kWarning);
   if (!runtime.loglevel.empty()) set_log_level(parse_log_level(runtime.loglevel));
   if (launch.world_size > 1) set_log_prefix(concat("rank ", launch.rank, ": "));
+  ops::keep_freed_memory();
   const int64_t sharing = launch.local_world_size.value_or(launch.world_size);
   if (runtime.threads > 0) {
     at::set_num_threads(static_cast<int>(runtime.threads));

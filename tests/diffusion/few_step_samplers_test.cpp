@@ -98,7 +98,9 @@ TEST(FewStepSamplers, ConvergeToTheExactSolutionWithTheirOrder) {
         const double seen = std::log2(errors[0] / errors[1]);
         EXPECT_GT(seen, order - 0.25) << choice_name(kind) << " level " << level << ": " << errors[0] << ", "
                                       << errors[1];
-        if (order > 1) EXPECT_LT(errors[1], 1e-3) << choice_name(kind);
+        if (order > 1) {
+          EXPECT_LT(errors[1], 1e-3) << choice_name(kind);
+        }
       }
     }
   }

@@ -6,10 +6,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <random>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
+#include "ops/attention_bf16_cpu.h"
 #include "ops/small_attention.h"
 
 namespace mdm::ops {
@@ -146,6 +149,59 @@ TEST(Attention, ARowThatMayLookNowhereGetsZero) {
   EXPECT_EQ(out[0].abs().max().item<float>(), 0.0F);
   EXPECT_TRUE(out.isfinite().all().item<bool>());
   EXPECT_GT(out[1].abs().max().item<float>(), 0.0F);
+}
+
+// The kernel for CPUs with avx512_bf16 against the definition in float64, on the same rounded inputs.
+TEST(Bf16Attention, EqualsTheDefinition) {
+  if (!bf16_attention_suits(64, 64)) GTEST_SKIP() << "this CPU has no avx512_bf16, or has AMX";
+  const c10::NoGradGuard no_grad;
+  std::mt19937 random(5);
+  const auto between = [&](int64_t least, int64_t most) {
+    return std::uniform_int_distribution<int64_t>(least, most)(random);
+  };
+  const char* const more = std::getenv("MDM_OP_SHAPES");
+  const int rounds = more != nullptr ? std::atoi(more) : 40;
+  for (int round = 0; round < rounds; ++round) {
+    const int64_t batch = between(1, 3), heads = between(1, 4), width = 16 * between(1, 8);
+    const int64_t positions = round < 4 ? round + 1 : between(1, 150), length = round % 3 == 0 ? 0 : between(1, 70);
+    const int64_t channels = heads * width;
+    const at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(round));
+    const at::Tensor qkv = (at::randn({batch, positions, 3 * channels}, generator, at::kFloat) * 1.5).to(at::kBFloat16);
+    const at::Tensor both =
+        at::randn({batch, std::max<int64_t>(length, 1), 2, heads, width}, generator, at::kFloat).to(at::kBFloat16);
+    const auto parts = both.permute({2, 0, 3, 1, 4}).unbind(0);  // strided, as the model's are
+    const KeyValue text{parts[0], parts[1]};
+    at::Tensor mask;
+    if (length > 0 && round % 2 == 0) {
+      mask = at::rand({batch, length}, generator, at::kFloat) < 0.6;
+      mask[0].fill_(false);  // may look nowhere
+    }
+    const auto split = qkv.to(at::kDouble).view({batch, positions, 3, heads, width}).permute({2, 0, 3, 1, 4}).unbind(0);
+    at::Tensor expected = plain_attention(split[0], split[1], split[2], {});
+    if (length > 0) {
+      at::Tensor other = plain_attention(split[0], text.key.to(at::kDouble), text.value.to(at::kDouble), mask);
+      if (mask.defined()) other = at::where(mask.any(1).view({-1, 1, 1, 1}), other, at::zeros_like(other));
+      expected = expected + other;
+    }
+    expected = expected.transpose(1, 2).reshape({batch, positions, channels});
+    const at::Tensor actual = attention(qkv, heads, length > 0 ? &text : nullptr, mask);
+    ASSERT_EQ(actual.scalar_type(), at::kBFloat16);
+    const double error = (actual.to(at::kDouble) - expected).abs().max().item<double>();
+    EXPECT_LT(error, 1e-2 * expected.abs().max().item<double>())
+        << batch << " x " << positions << ", " << heads << " heads of " << width << ", text " << length;
+    EXPECT_TRUE(attention(qkv, heads, length > 0 ? &text : nullptr, mask).equal(actual)) << "not the same twice";
+  }
+}
+
+TEST(Bf16Attention, KeepsANanAndTakesLargeScores) {
+  if (!bf16_attention_suits(64, 64)) GTEST_SKIP() << "this CPU has no avx512_bf16, or has AMX";
+  const c10::NoGradGuard no_grad;
+  at::Tensor qkv = (at::randn({1, 20, 3 * 64}) * 300).to(at::kBFloat16);
+  EXPECT_TRUE(attention(qkv, 1, nullptr, {}).isfinite().all().item<bool>());
+  qkv[0][7][3] = NAN;  // of a query: its own row alone
+  const at::Tensor rows = attention(qkv, 1, nullptr, {}).isnan().any(-1)[0];
+  EXPECT_TRUE(rows[7].item<bool>());
+  EXPECT_EQ(rows.sum().item<int64_t>(), 1);
 }
 
 }  // namespace

@@ -73,7 +73,6 @@ TEST(Layers, WinogradConvolutionEqualsThePlainOne) {
     expected.push_back(conv.forward(inputs.back()));
   }
   conv.pack({2, 64, 32, 32});
-  EXPECT_TRUE(conv.packed());
   EXPECT_EQ(conv.weight.numel(), 0);
   for (size_t i = 0; i < inputs.size(); ++i) {
     const at::Tensor actual = conv.forward(inputs[i]);
@@ -96,7 +95,7 @@ TEST(Layers, WinogradConvolutionIsAsAccurateAsTheType) {
 
 TEST(Layers, ConvolutionOfAnUpsampledImage) {
   const c10::NoGradGuard no_grad;
-  for (const int64_t channels : {32, 64}) {  // oneDNN's and Winograd's
+  for (const int64_t channels : {32, 64}) {  // four 2x2 convolutions, and Winograd's
     Conv2d conv(channels, 96, 3, 1, 1);
     conv.init(at::detail::createCPUGenerator(6));
     const std::vector<int64_t> packed_for = {2, channels, 8, 8};
@@ -109,14 +108,69 @@ TEST(Layers, ConvolutionOfAnUpsampledImage) {
       expected.push_back(conv.forward(twice));
       EXPECT_LT((conv.forward_upsampled(inputs.back()) - expected.back()).abs().max().item<float>(), 6e-6F);
     }
-    conv.pack(packed_for, /*upsampled=*/true);
+    conv.pack_upsampled(packed_for);
     for (size_t i = 0; i < inputs.size(); ++i) {
       const at::Tensor actual = conv.forward_upsampled(inputs[i]);
       ASSERT_EQ(actual.sizes(), expected[i].sizes());
       EXPECT_LT((actual - expected[i]).abs().max().item<float>(), 6e-6F) << inputs[i].sizes();
     }
-    if (channels == 64) {
-      EXPECT_THROW(conv.forward(inputs[0]), Error);
+  }
+}
+
+// What follows a convolution is part of its pass once the weight is packed; the results are those of the plain layers.
+TEST(Layers, WhatFollowsAPackedConvolution) {
+  const c10::NoGradGuard no_grad;
+  struct Case {
+    int64_t in, out, kernel, side;
+  };
+  for (const auto& [in, out, kernel, side] : {Case{32, 48, 3, 16}, {48, 96, 1, 9}, {64, 64, 3, 32}, {24, 7, 1, 5}}) {
+    for (const auto& [type, tolerance] : {std::pair{at::kFloat, 2e-6}, std::pair{at::kBFloat16, 1.6e-2}}) {
+      Conv2d conv(in, out, kernel, 1, kernel / 2);
+      conv.init(at::detail::createCPUGenerator(6));
+      const at::Tensor weight = conv.weight.to(type).to(at::kDouble), bias = conv.bias.to(type).to(at::kDouble);
+      conv.to(type);
+      const auto image = [&](int64_t channels, uint64_t seed) {
+        return at::randn({2, channels, side, side}, at::detail::createCPUGenerator(seed))
+            .to(type)
+            .contiguous(at::MemoryFormat::ChannelsLast);
+      };
+      const at::Tensor x = image(in, 1), added = image(out, 2);
+      const at::Tensor plain = at::conv2d(x.to(at::kDouble), weight, bias, 1, kernel / 2);
+      const at::Tensor sum = plain + added.to(at::kDouble);
+      const auto expect = [&, tolerance = tolerance](const at::Tensor& actual, const at::Tensor& wanted,
+                                                     const char* what) {
+        ASSERT_EQ(actual.sizes(), wanted.sizes());
+        const double error = (actual.to(at::kDouble) - wanted).abs().max().item<double>();
+        EXPECT_LT(error, tolerance * wanted.abs().max().item<double>()) << what << " of " << x.sizes() << " " << type;
+      };
+      for (const bool packed : {false, true}) {
+        if (packed) conv.pack(x.sizes());
+        expect(conv.forward(x), plain, "convolution");
+        expect(conv.forward_gelu(x), at::gelu(plain), "gelu");
+        const at::Tensor before = added.clone();
+        expect(conv.forward_plus(x, added), sum, "sum");
+        EXPECT_TRUE(added.equal(before)) << "forward_plus changed what it added to";
+        expect(conv.forward_onto(added.clone(at::MemoryFormat::ChannelsLast), x), sum, "sum in place");
+      }
+    }
+  }
+}
+
+TEST(Layers, AJoinedConvolutionNeedsNoJoinedTensor) {
+  const c10::NoGradGuard no_grad;
+  for (const auto& [type, tolerance] : {std::pair{at::kFloat, 2e-6}, std::pair{at::kBFloat16, 1.6e-2}}) {
+    Conv2d conv(48, 40, 1);
+    conv.init(at::detail::createCPUGenerator(6));
+    conv.to(type);
+    const at::Tensor x = at::randn({2, 16, 7, 9}).to(type).contiguous(at::MemoryFormat::ChannelsLast);
+    const at::Tensor rest = at::randn({2, 32, 7, 9}).to(type).contiguous(at::MemoryFormat::ChannelsLast);
+    const at::Tensor wanted =
+        at::conv2d(at::cat({x, rest}, 1).to(at::kDouble), conv.weight.to(at::kDouble), conv.bias.to(at::kDouble));
+    for (const bool packed : {false, true}) {
+      if (packed) conv.pack_joined({2, 48, 7, 9}, 16);
+      EXPECT_EQ(conv.packed_joined(), packed);
+      const double error = (conv.forward_joined(x, rest).to(at::kDouble) - wanted).abs().max().item<double>();
+      EXPECT_LT(error, tolerance * wanted.abs().max().item<double>()) << type;
     }
   }
 }

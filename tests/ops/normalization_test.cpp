@@ -143,5 +143,39 @@ TEST(GroupNorm, DoesNotDependOnTheNumberOfThreads) {
   EXPECT_TRUE(one.equal(two));
 }
 
+TEST(GroupNormOfJoined, EqualsThatOfTheJoinedTensor) {
+  struct Joined {
+    int64_t first, second, height, width, groups;
+  };
+  for (const Joined& s : {Joined{32, 32, 9, 7, 4},
+                          {16, 48, 5, 5, 32},
+                          {64, 32, 1, 1, 3},
+                          {5, 7, 6, 3, 4},
+                          {40, 24, 33, 17, 8},
+                          {1, 31, 4, 4, 32}}) {
+    const at::Generator generator = at::detail::createCPUGenerator(9);
+    const at::Tensor weight = at::randn({s.first + s.second}, generator, at::kFloat);
+    const at::Tensor bias = at::randn({s.first + s.second}, generator, at::kFloat);
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      const auto image = [&](int64_t channels) {
+        return channels_last((at::randn({2, channels, s.height, s.width}, generator, at::kFloat) + 3).to(type));
+      };
+      const at::Tensor x = image(s.first), rest = image(s.second);
+      for (const bool silu : {false, true}) {
+        const at::Tensor joined =
+            group_norm(channels_last(at::cat({x, rest}, 1)), s.groups, weight, bias, {}, {}, silu);
+        const at::Tensor apart = group_norm_of_joined(x, rest, s.groups, weight, bias, silu);
+        EXPECT_TRUE(apart.is_contiguous(at::MemoryFormat::ChannelsLast));
+        // Sums are made in another order where a part's channels are no multiple of the vectors' length.
+        EXPECT_LT(error_of(apart, joined.to(at::kDouble)), type == at::kFloat ? 1e-6 : 8e-3) << s.first;
+      }
+    }
+    // With gradients the joined tensor is made.
+    const at::Tensor x = at::randn({1, s.first, 3, 3}).requires_grad_(), rest = at::randn({1, s.second, 3, 3});
+    group_norm_of_joined(x, rest, s.groups, weight, bias, true).sum().backward();
+    EXPECT_TRUE(x.grad().defined());
+  }
+}
+
 }  // namespace
 }  // namespace mdm::ops

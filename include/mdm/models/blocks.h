@@ -36,9 +36,11 @@ class ResNet : public torch::nn::Module {
  public:
   ResNet(int64_t temporal_dim, const ResNetConfig& config);
   /// x (N, C, H, W), N a multiple of the batch (frames); -> (N, C_out, H, W). `layer` numbers the block.
-  at::Tensor forward(const at::Tensor& x, const StageInputs& in, uint32_t layer) const;
+  /// `skip`: the last channels of C, when they come from a skip connection; else undefined.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& skip, const StageInputs& in, uint32_t layer) const;
   void init(const ModelInit& how);
-  void pack(at::IntArrayRef input_size);
+  /// `skip_channels`: of `skip`, 0 without.
+  void pack(at::IntArrayRef input_size, int64_t skip_channels);
 
   int64_t in_channels() const { return in_channels_; }
   int64_t out_channels() const { return out_channels_; }
@@ -60,9 +62,8 @@ class SelfAttention : public torch::nn::Module {
  public:
   /// text_dim <= 0: no text.
   SelfAttention(int64_t channels, int64_t text_dim, bool with_ffn);
-  /// x (B, C, H, W) -> same; `text` is this layer's key_value().
-  at::Tensor forward(const at::Tensor& x, const ops::KeyValue* text, const StageInputs& in,
-                     const std::string& name) const;
+  /// x (B, C, H, W) -> same; x is overwritten once the weights are packed. `text` is this layer's key_value().
+  at::Tensor forward(at::Tensor x, const ops::KeyValue* text, const StageInputs& in, const std::string& name) const;
   /// text (B, L, D) -> keys and values (B, 8, L, C/8).
   ops::KeyValue key_value(const at::Tensor& text) const;
   bool attends_to_text() const { return kv_cond_ != nullptr; }
@@ -123,8 +124,9 @@ class Stage : public torch::nn::Module {
     int64_t temporal_layers = 0;   ///< after each resnet
     bool over_frames = false;      ///< resample over frames instead of positions
     Resample resample = Resample::kNone;
-    size_t first_text_layer = 0;  ///< index of its first cross-attention layer within the level
-    uint32_t first_resnet = 0;    ///< index of its first resnet within the model
+    std::vector<int64_t> skip_channels;  ///< of each resnet's input, what a skip connection brings; empty: none
+    size_t first_text_layer = 0;         ///< index of its first cross-attention layer within the level
+    uint32_t first_resnet = 0;           ///< index of its first resnet within the model
   };
   explicit Stage(const Options& options);
 

@@ -15,8 +15,9 @@
 namespace mdm {
 
 namespace ops {
+class UpsampledConvolution;
 class WinogradConvolution;
-}
+}  // namespace ops
 
 /// How a fresh layer's numbers are drawn.
 enum class LayerInit {
@@ -42,25 +43,39 @@ class Conv2d : public torch::nn::Module {
  public:
   Conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride = 1, int64_t padding = 0);
   at::Tensor forward(const at::Tensor& x) const;  ///< (B, in, H, W) -> (B, out, H', W')
+  /// forward(x) + added. `added` may be overwritten when the weight is packed: then it is one pass.
+  at::Tensor forward_onto(at::Tensor added, const at::Tensor& x) const;
+  /// forward(x) + added, which stays as it is.
+  at::Tensor forward_plus(const at::Tensor& x, const at::Tensor& added) const;
+  /// The exact GELU of forward(x); in one pass when packed.
+  at::Tensor forward_gelu(const at::Tensor& x) const;
+  /// forward(cat({x, rest}, 1)); a packed 1x1 convolution does not make the joined tensor.
+  at::Tensor forward_joined(const at::Tensor& x, const at::Tensor& rest) const;
   /// forward() of x made twice as high and wide by repeating each value: (B, in, H, W) -> (B, out, 2H', 2W').
   at::Tensor forward_upsampled(const at::Tensor& x) const;
   void init(at::Generator generator, LayerInit how = LayerInit::kDefault);
 
   /// Replaces the weight by what is fastest for inputs of this size (oneDNN's own layout, or in float32 that
   /// of Winograd's algorithm); inference on the CPU only. The plain weight is dropped. Inputs of other sizes
-  /// stay correct, only slower. `upsampled`: for forward_upsampled() with x of this size, which then is the
-  /// only one that can be called.
-  void pack(at::IntArrayRef input_size, bool upsampled = false);
-  bool packed() const { return packed_.defined() || winograd_ != nullptr; }
+  /// stay correct, only slower.
+  void pack(at::IntArrayRef input_size);
+  /// The same for forward_upsampled() with x of this size, which then is the only one that can be called.
+  void pack_upsampled(at::IntArrayRef input_size);
+  /// The same for forward_joined() of a 1x1 convolution, whose x has `first_channels`.
+  void pack_joined(at::IntArrayRef input_size, int64_t first_channels);
+  bool packed_joined() const { return packed_rest_.defined(); }
 
   at::Tensor weight;  ///< (out, in, kernel, kernel)
   at::Tensor bias;    ///< (out)
 
  private:
+  void drop_plain_weight();
+
   std::vector<int64_t> stride_, padding_;
-  at::Tensor packed_;
-  std::shared_ptr<const ops::WinogradConvolution> winograd_;
-  bool winograd_upsampled_ = false;
+  // At most one kind of packed weight is there.
+  at::Tensor packed_, packed_rest_;  // the latter for forward_joined(), of the further channels
+  std::shared_ptr<const ops::WinogradConvolution> winograd_, winograd_upsampled_;
+  std::shared_ptr<const ops::UpsampledConvolution> upsampled_;
 };
 
 /// 1-d convolution over the last dimension (frames in temporal mode).
@@ -84,6 +99,8 @@ class GroupNorm : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x) const;  ///< same shape
   /// silu(norm(x) * (1 + scale) + shift); scale and shift (B, C) or undefined.
   at::Tensor forward_silu(const at::Tensor& x, const at::Tensor& scale = {}, const at::Tensor& shift = {}) const;
+  /// forward_silu(cat({x, rest}, 1)), without the joined tensor where that can be.
+  at::Tensor forward_silu_joined(const at::Tensor& x, const at::Tensor& rest) const;
   void init();  ///< weight 1, bias 0
 
   at::Tensor weight;  ///< (C)

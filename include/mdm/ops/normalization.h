@@ -11,6 +11,11 @@ namespace mdm::ops {
 at::Tensor group_norm(const at::Tensor& x, int64_t groups, const at::Tensor& weight, const at::Tensor& bias,
                       const at::Tensor& scale, const at::Tensor& shift, bool silu);
 
+/// group_norm of cat({x, rest}, 1), which is not made where the fused kernel runs: x (B, C_1, H, W), rest
+/// (B, C_2, H, W); weight, bias (C_1 + C_2). Groups may lie across both.
+at::Tensor group_norm_of_joined(const at::Tensor& x, const at::Tensor& rest, int64_t groups, const at::Tensor& weight,
+                                const at::Tensor& bias, bool silu);
+
 /// The definition of group_norm as a composition of ATen calls: its autograd, and its oracle in tests.
 at::Tensor group_norm_composition(const at::Tensor& x, int64_t groups, const at::Tensor& weight, const at::Tensor& bias,
                                   const at::Tensor& scale, const at::Tensor& shift, bool silu);
