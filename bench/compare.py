@@ -64,9 +64,19 @@ class Player:
         return report
 
 
+# The ways to run the reference: flags of its script.
+OPPONENTS = {
+    "fp32": ["--precision", "fp32"],
+    "bf16": ["--precision", "bf16"],
+    "bf16-channels-last": ["--precision", "bf16", "--channels-last"],
+    "compile": ["--precision", "bf16", "--compile"],
+    "compile-channels-last": ["--precision", "bf16", "--channels-last", "--compile"],
+}
+
+
 def commands(options, folder):
     dump = os.path.join(folder, "step.pth")
-    shared = ["--checkpoint", options.checkpoint, "--threads", str(options.threads), "--precision", options.precision]
+    shared = ["--checkpoint", options.checkpoint, "--threads", str(options.threads)]
     ours = [options.bench, "--config_path", options.config_path, "--images", str(options.images), "--text-length",
             str(options.text_length)]  # fmt: skip
     script = "reference_training_step.py"
@@ -76,7 +86,8 @@ def commands(options, folder):
         ours += ["--ddim-eta", "0"]
     theirs = [options.python, os.path.join(HERE, script), "--reference", options.reference,
               "--config-path", options.reference_config, "--inputs", dump]  # fmt: skip
-    return dump, [*ours, *shared, *options.set], [*theirs, *shared]
+    opponent = OPPONENTS[options.opponent or options.precision]
+    return dump, [*ours, *shared, "--precision", options.precision, *options.set], [*theirs, *shared, *opponent]
 
 
 def load_average():
@@ -194,7 +205,9 @@ def main():
     parser.add_argument("--set", action="append", default=[], help="further flag for our program")
     parser.add_argument("--text-length", type=int, default=32)
     parser.add_argument("--guidance-scale", type=float, default=7.5)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: the reference under autocast")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="ours, and the reference's")
+    parser.add_argument("--opponent", choices=sorted(OPPONENTS), help="the reference as shipped (fp32), under bf16 autocast, "
+                        "with channels_last, under torch.compile (default: as --precision says)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--apart", action="store_true", help="only one of the two is in memory at a time")

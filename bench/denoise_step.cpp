@@ -128,7 +128,9 @@ int run(const ParsedCommandLine& command_line) {
   SampleState next;
   const auto step = [&] { next = sampler->step(at, inputs.x_t, denoiser, noise); };
 
+  start = Clock::now();
   for (int64_t i = 0; i < warm_up; ++i) step();
+  const double warm_up_seconds = seconds_since(start);
   const Timings timings = timed_steps(step, steps, command_line.has("turns"));
   const double step_peak = peak_rss_mib();
   if (command_line.has("profile")) print_profile(step, config.runtime.precision == Precision::kBf16);
@@ -155,6 +157,7 @@ int run(const ParsedCommandLine& command_line) {
   report["precision"] = config.runtime.precision == Precision::kBf16 ? "bf16" : "fp32";
   report["load_seconds"] = load_seconds;
   report["condition_seconds"] = condition_seconds;
+  report["warm_up_seconds"] = warm_up_seconds;
   add_timings(report, timings);
   report["load_peak_rss_mib"] = load_peak;
   report["step_peak_rss_mib"] = fresh_peak ? Json(step_peak) : Json(nullptr);

@@ -288,7 +288,7 @@ std::string to_table(const std::vector<OpCost>& costs, const MachineLimits& limi
 }
 
 void print_profile(const std::function<void()>& work, bool bf16) {
-  constexpr size_t kRows = 40;
+  constexpr size_t kRows = 400;
   const MachineLimits limits = measure_limits();
   std::cerr << to_table(profile_of(work), limits, bf16, kRows);
 }

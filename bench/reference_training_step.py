@@ -13,6 +13,7 @@ import types
 from reference_step import (
     add_stand_ins,
     load_diffusion,
+    made_faster,
     option_parser,
     peak_rss_mib,
     report_head,
@@ -46,6 +47,7 @@ def main():
 
     args.fp16 = 0
     network = diffusion.model.vision_model
+    made_faster(network, options, inference=False)
     kind = torch.optim.AdamW if args.use_adamw else torch.optim.Adam
     extra = {"weight_decay": 0} if args.use_adamw else {}
     optimizer = kind(network.parameters(), lr=args.lr, eps=1e-8, **extra)

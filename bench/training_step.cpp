@@ -143,7 +143,9 @@ int run(const ParsedCommandLine& command_line) {
     sum.backward_seconds += done.backward_seconds;
     sum.update_seconds += done.update_seconds;
   };
+  start = Clock::now();
   for (int64_t i = 0; i < warm_up; ++i) step();
+  const double warm_up_seconds = seconds_since(start);
   const size_t first = losses.size();
   sum = {};
   const Json traffic_before = traffic_of(*group);
@@ -161,6 +163,7 @@ int run(const ParsedCommandLine& command_line) {
   report["precision"] = config.runtime.precision == Precision::kBf16 ? "bf16" : "fp32";
   report["gradient_checkpointing"] = config.trainer.gradient_checkpointing;
   report["load_seconds"] = load_seconds;
+  report["warm_up_seconds"] = warm_up_seconds;
   add_timings(report, timings);
   const auto mean = [&](double seconds) { return seconds / static_cast<double>(losses.size() - first); };
   report["mean_seconds"] = {{"forward", mean(sum.forward_seconds)},

@@ -7,27 +7,27 @@
 #include <cstring>
 #include <vector>
 
-// One source, compiled for three instruction sets; the right one is chosen when the program starts. Only
-// additions, multiplications, divisions and square roots, none fused: all of them give the same bits.
-#define MDM_OPTIMIZER_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#include "ops/instructions.h"
 
 namespace mdm::ops {
 namespace {
+
+// Only additions, multiplications, divisions and square roots, none fused: all instruction sets give the same bits.
 
 constexpr int64_t kStepGrain = 1 << 15;  // elements a thread takes at a time
 constexpr int64_t kSumBlock = 1 << 16;   // elements whose squares are summed on their own
 constexpr int64_t kSumLanes = 16;
 
-inline uint16_t to_bfloat16(float value) {  // round to nearest even; a NaN stays one
+inline MDM_INLINED uint16_t to_bfloat16(float value) {  // round to nearest even; a NaN stays one
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
   return static_cast<uint16_t>(value != value ? 0x7FC0U : rounded);
 }
 
-MDM_OPTIMIZER_CLONES void update_range(float* __restrict weights, const float* __restrict gradients,
-                                       float* __restrict exp_avg, float* __restrict exp_avg_sq,
-                                       const AdamNumbers& numbers, int64_t count) {
+inline MDM_INLINED void update_range(float* __restrict weights, const float* __restrict gradients,
+                                     float* __restrict exp_avg, float* __restrict exp_avg_sq,
+                                     const AdamNumbers& numbers, int64_t count) {
   const AdamNumbers n = numbers;
   for (int64_t i = 0; i < count; ++i) {
     const float g = gradients[i] * n.gradient_factor;
@@ -39,16 +39,16 @@ MDM_OPTIMIZER_CLONES void update_range(float* __restrict weights, const float* _
   }
 }
 
-MDM_OPTIMIZER_CLONES void average_range(float* __restrict ema, const float* __restrict weights, float blend,
-                                        int64_t count) {
+inline MDM_INLINED void average_range(float* __restrict ema, const float* __restrict weights, float blend,
+                                      int64_t count) {
   for (int64_t i = 0; i < count; ++i) ema[i] = ema[i] + blend * (weights[i] - ema[i]);
 }
 
-MDM_OPTIMIZER_CLONES void round_range(uint16_t* __restrict compute, const float* __restrict weights, int64_t count) {
+inline MDM_INLINED void round_range(uint16_t* __restrict compute, const float* __restrict weights, int64_t count) {
   for (int64_t i = 0; i < count; ++i) compute[i] = to_bfloat16(weights[i]);
 }
 
-MDM_OPTIMIZER_CLONES double sum_block(const float* values, int64_t count) {
+inline MDM_INLINED double sum_block(const float* values, int64_t count) {
   double lanes[kSumLanes] = {};
   int64_t i = 0;
   for (; i + kSumLanes <= count; i += kSumLanes) {
@@ -70,9 +70,11 @@ void adamw_ema_cpu(const AdamPointers& p, const AdamNumbers& numbers, int64_t co
   at::parallel_for(0, count, kStepGrain, [&](int64_t begin, int64_t end) {
     for (int64_t first = begin; first < end; first += kTile) {
       const int64_t size = std::min(kTile, end - first);
-      update_range(p.weights + first, p.gradients + first, p.exp_avg + first, p.exp_avg_sq + first, numbers, size);
-      if (p.ema != nullptr) average_range(p.ema + first, p.weights + first, numbers.ema_blend, size);
-      if (p.compute != nullptr) round_range(p.compute + first, p.weights + first, size);
+      with_vectors([&]() MDM_INLINED {
+        update_range(p.weights + first, p.gradients + first, p.exp_avg + first, p.exp_avg_sq + first, numbers, size);
+        if (p.ema != nullptr) average_range(p.ema + first, p.weights + first, numbers.ema_blend, size);
+        if (p.compute != nullptr) round_range(p.compute + first, p.weights + first, size);
+      });
     }
   });
 }
@@ -83,7 +85,8 @@ double sum_of_squares_cpu(const float* values, int64_t count) {
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * kSumBlock;
-      sums[static_cast<size_t>(b)] = sum_block(values + first, std::min(kSumBlock, count - first));
+      double& sum = sums[static_cast<size_t>(b)];
+      with_vectors([&]() MDM_INLINED { sum = sum_block(values + first, std::min(kSumBlock, count - first)); });
     }
   });
   double total = 0;

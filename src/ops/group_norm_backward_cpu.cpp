@@ -28,7 +28,7 @@ struct Pullback {
 };
 
 // The gradient in front of the activation. `normal`: (x - center), of which v is made.
-inline float before_activation(float dy, float normal, float factor, float offset, bool silu) {
+inline MDM_INLINED float before_activation(float dy, float normal, float factor, float offset, bool silu) {
   if (!silu) return dy;
   const float v = normal * factor + offset;
   const float sigmoid = 1.0F / (1.0F + exponential(-v));
@@ -37,8 +37,8 @@ inline float before_activation(float dy, float normal, float factor, float offse
 
 // Adds each channel's sums of dv and dv (x - center) over positions to sums[0..C) and sums[C..2C).
 template <typename T, bool kSilu>
-inline void gradient_sums(const T* x, const T* dy, int64_t channels, int64_t first, int64_t last, const Affine& affine,
-                          float* block, double* sums) {
+inline MDM_INLINED void gradient_sums(const T* x, const T* dy, int64_t channels, int64_t first, int64_t last,
+                                      const Affine& affine, float* block, double* sums) {
   const float* center = affine.center;
   const float* factor = affine.factor;
   const float* offset = affine.offset;
@@ -62,8 +62,8 @@ inline void gradient_sums(const T* x, const T* dy, int64_t channels, int64_t fir
 }
 
 template <typename T, bool kSilu>
-inline void input_gradient(const T* x, const T* dy, T* dx, int64_t channels, int64_t first, int64_t last,
-                           const Affine& affine, const Pullback& pull) {
+inline MDM_INLINED void input_gradient(const T* x, const T* dy, T* dx, int64_t channels, int64_t first, int64_t last,
+                                       const Affine& affine, const Pullback& pull) {
   const float* center = affine.center;
   const float* factor = affine.factor;
   const float* offset = affine.offset;
@@ -84,8 +84,8 @@ inline void input_gradient(const T* x, const T* dy, T* dx, int64_t channels, int
 }
 
 template <typename T>
-inline void any_sums(const T* x, const T* dy, int64_t channels, int64_t first, int64_t last, const Affine& affine,
-                     bool silu, float* block, double* sums) {
+inline MDM_INLINED void any_sums(const T* x, const T* dy, int64_t channels, int64_t first, int64_t last,
+                                 const Affine& affine, bool silu, float* block, double* sums) {
   if (silu) {
     gradient_sums<T, true>(x, dy, channels, first, last, affine, block, sums);
   } else {
@@ -94,8 +94,8 @@ inline void any_sums(const T* x, const T* dy, int64_t channels, int64_t first, i
 }
 
 template <typename T>
-inline void any_input(const T* x, const T* dy, T* dx, int64_t channels, int64_t first, int64_t last,
-                      const Affine& affine, bool silu, const Pullback& pull) {
+inline MDM_INLINED void any_input(const T* x, const T* dy, T* dx, int64_t channels, int64_t first, int64_t last,
+                                  const Affine& affine, bool silu, const Pullback& pull) {
   if (silu) {
     input_gradient<T, true>(x, dy, dx, channels, first, last, affine, pull);
   } else {
@@ -103,22 +103,21 @@ inline void any_input(const T* x, const T* dy, T* dx, int64_t channels, int64_t 
   }
 }
 
-MDM_VECTOR_CLONES void backward_sums_f32(const float* x, const float* dy, int64_t channels, int64_t first, int64_t last,
-                                         const Affine& affine, bool silu, float* block, double* sums) {
-  any_sums(x, dy, channels, first, last, affine, silu, block, sums);
+void backward_sums_f32(const float* x, const float* dy, int64_t channels, int64_t first, int64_t last,
+                       const Affine& affine, bool silu, float* block, double* sums) {
+  with_vectors([&]() MDM_INLINED { any_sums(x, dy, channels, first, last, affine, silu, block, sums); });
 }
-MDM_VECTOR_CLONES void backward_sums_bf16(const uint16_t* x, const uint16_t* dy, int64_t channels, int64_t first,
-                                          int64_t last, const Affine& affine, bool silu, float* block, double* sums) {
-  any_sums(x, dy, channels, first, last, affine, silu, block, sums);
+void backward_sums_bf16(const uint16_t* x, const uint16_t* dy, int64_t channels, int64_t first, int64_t last,
+                        const Affine& affine, bool silu, float* block, double* sums) {
+  with_vectors([&]() MDM_INLINED { any_sums(x, dy, channels, first, last, affine, silu, block, sums); });
 }
-MDM_VECTOR_CLONES void backward_input_f32(const float* x, const float* dy, float* dx, int64_t channels, int64_t first,
-                                          int64_t last, const Affine& affine, bool silu, const Pullback& pull) {
-  any_input(x, dy, dx, channels, first, last, affine, silu, pull);
+void backward_input_f32(const float* x, const float* dy, float* dx, int64_t channels, int64_t first, int64_t last,
+                        const Affine& affine, bool silu, const Pullback& pull) {
+  with_vectors([&]() MDM_INLINED { any_input(x, dy, dx, channels, first, last, affine, silu, pull); });
 }
-MDM_VECTOR_CLONES void backward_input_bf16(const uint16_t* x, const uint16_t* dy, uint16_t* dx, int64_t channels,
-                                           int64_t first, int64_t last, const Affine& affine, bool silu,
-                                           const Pullback& pull) {
-  any_input(x, dy, dx, channels, first, last, affine, silu, pull);
+void backward_input_bf16(const uint16_t* x, const uint16_t* dy, uint16_t* dx, int64_t channels, int64_t first,
+                         int64_t last, const Affine& affine, bool silu, const Pullback& pull) {
+  with_vectors([&]() MDM_INLINED { any_input(x, dy, dx, channels, first, last, affine, silu, pull); });
 }
 
 // What a picture's sums add to the parameters' gradients (in float64), and what they make of its input's.

@@ -43,7 +43,7 @@ using vector::store_lanes;
 
 // Positions that are worked on for some channels before the next channels: they stay in the first cache.
 template <typename T>
-inline __attribute__((always_inline)) int64_t rows_at_once(int64_t channels) {
+inline MDM_INLINED int64_t rows_at_once(int64_t channels) {
   constexpr int64_t kBytes = 16384;
   return std::clamp<int64_t>(kBytes / (channels * static_cast<int64_t>(sizeof(T))), 4, 64);
 }
@@ -59,8 +59,8 @@ struct Part {
 // value at position 0 to sums[0..C) and sums[C..2C). Without that pivot a mean that is large against the
 // deviation would cost the variance its digits.
 template <typename T>
-inline __attribute__((always_inline)) void channel_sums(const Part<T>& part, int64_t all_channels, int64_t first,
-                                                        int64_t last, float* block, double* sums) {
+inline MDM_INLINED void channel_sums(const Part<T>& part, int64_t all_channels, int64_t first, int64_t last,
+                                     float* block, double* sums) {
   const int64_t channels = part.channels, whole = channels / kLanes * kLanes;
   const int64_t rows = rows_at_once<T>(channels);
   const T* x = part.x;
@@ -96,8 +96,8 @@ inline __attribute__((always_inline)) void channel_sums(const Part<T>& part, int
 }
 
 template <bool kSilu, typename T>
-inline __attribute__((always_inline)) void normalise(const Part<T>& part, T* y, int64_t all_channels, int64_t first,
-                                                     int64_t last, const Affine& affine) {
+inline MDM_INLINED void normalise(const Part<T>& part, T* y, int64_t all_channels, int64_t first, int64_t last,
+                                  const Affine& affine) {
   const int64_t channels = part.channels, whole = channels / kLanes * kLanes;
   const int64_t rows = rows_at_once<T>(channels);
   const float* center = affine.center + part.offset;
@@ -123,23 +123,26 @@ inline __attribute__((always_inline)) void normalise(const Part<T>& part, T* y, 
   }
 }
 
-MDM_VECTOR_CLONES void sums_f32(const Part<float>& part, int64_t all_channels, int64_t first, int64_t last,
-                                float* block, double* sums) {
-  channel_sums(part, all_channels, first, last, block, sums);
+void sums_f32(const Part<float>& part, int64_t all_channels, int64_t first, int64_t last, float* block, double* sums) {
+  with_vectors([&]() MDM_INLINED { channel_sums(part, all_channels, first, last, block, sums); });
 }
-MDM_VECTOR_CLONES void sums_bf16(const Part<uint16_t>& part, int64_t all_channels, int64_t first, int64_t last,
-                                 float* block, double* sums) {
-  channel_sums(part, all_channels, first, last, block, sums);
+void sums_bf16(const Part<uint16_t>& part, int64_t all_channels, int64_t first, int64_t last, float* block,
+               double* sums) {
+  with_vectors([&]() MDM_INLINED { channel_sums(part, all_channels, first, last, block, sums); });
 }
-MDM_VECTOR_CLONES void normalise_f32(const Part<float>& part, float* y, int64_t all_channels, int64_t first,
-                                     int64_t last, const Affine& affine, bool silu) {
-  silu ? normalise<true>(part, y, all_channels, first, last, affine)
-       : normalise<false>(part, y, all_channels, first, last, affine);
+void normalise_f32(const Part<float>& part, float* y, int64_t all_channels, int64_t first, int64_t last,
+                   const Affine& affine, bool silu) {
+  with_vectors([&]() MDM_INLINED {
+    silu ? normalise<true>(part, y, all_channels, first, last, affine)
+         : normalise<false>(part, y, all_channels, first, last, affine);
+  });
 }
-MDM_VECTOR_CLONES void normalise_bf16(const Part<uint16_t>& part, uint16_t* y, int64_t all_channels, int64_t first,
-                                      int64_t last, const Affine& affine, bool silu) {
-  silu ? normalise<true>(part, y, all_channels, first, last, affine)
-       : normalise<false>(part, y, all_channels, first, last, affine);
+void normalise_bf16(const Part<uint16_t>& part, uint16_t* y, int64_t all_channels, int64_t first, int64_t last,
+                    const Affine& affine, bool silu) {
+  with_vectors([&]() MDM_INLINED {
+    silu ? normalise<true>(part, y, all_channels, first, last, affine)
+         : normalise<false>(part, y, all_channels, first, last, affine);
+  });
 }
 
 // A picture's mean and 1 / deviation per group, from its channel sums. `pivot`: (C).

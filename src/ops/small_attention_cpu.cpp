@@ -22,8 +22,8 @@ constexpr int64_t kMostKeys = 4096;  // the buffers of a head stay in the second
 using vector::kLanes;
 using vector::Lanes;
 
-inline __attribute__((always_inline)) Lanes at(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
-inline __attribute__((always_inline)) void put(float* p, const Lanes& v) { *reinterpret_cast<Lanes*>(p) = v; }
+inline MDM_INLINED Lanes at(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
+inline MDM_INLINED void put(float* p, const Lanes& v) { *reinterpret_cast<Lanes*>(p) = v; }
 
 constexpr int64_t padded(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
@@ -44,7 +44,7 @@ struct HeadGradients {
 
 // sum over channels of vectors[c * stride ...] * numbers[c]
 template <int W>
-inline __attribute__((always_inline)) Lanes product(const float* vectors, int64_t stride, const float* numbers) {
+inline MDM_INLINED Lanes product(const float* vectors, int64_t stride, const float* numbers) {
   Lanes sum = at(vectors) * numbers[0];
   for (int c = 1; c < W; ++c) sum += at(vectors + c * stride) * numbers[c];
   return sum;
@@ -54,7 +54,7 @@ constexpr int part_of(int width) { return width < 8 ? width : 8; }  // sums that
 
 // `room`: visible * kLanes numbers.
 template <int W>
-inline __attribute__((always_inline)) void forward_rows(const Head& head, float* room, float* out_by_channel) {
+inline MDM_INLINED void forward_rows(const Head& head, float* room, float* out_by_channel) {
   constexpr int kPart = part_of(W);
   for (int64_t i = 0; i < head.queries; i += kLanes) {
     Lanes most = Lanes{} - std::numeric_limits<float>::infinity();
@@ -85,7 +85,7 @@ inline __attribute__((always_inline)) void forward_rows(const Head& head, float*
 
 // dq, and the mean slopes. `room`: 2 * visible * kLanes numbers.
 template <int W>
-inline __attribute__((always_inline)) void backward_queries(const Head& head, const HeadGradients& g, float* room) {
+inline MDM_INLINED void backward_queries(const Head& head, const HeadGradients& g, float* room) {
   constexpr int kPart = part_of(W);
   float* slopes = room + head.visible * kLanes;
   for (int64_t i = 0; i < head.queries; i += kLanes) {
@@ -113,8 +113,7 @@ inline __attribute__((always_inline)) void backward_queries(const Head& head, co
 
 // dk and dv, after backward_queries. `room`: 2 * queries * kLanes numbers.
 template <int W>
-inline __attribute__((always_inline)) void backward_keys(const Head& head, const HeadGradients& g, int64_t queries,
-                                                         float* room) {
+inline MDM_INLINED void backward_keys(const Head& head, const HeadGradients& g, int64_t queries, float* room) {
   constexpr int kPart = part_of(W);
   float* slopes = room + queries * kLanes;
   for (int64_t j = 0; j < padded(head.visible); j += kLanes) {
@@ -142,30 +141,32 @@ inline __attribute__((always_inline)) void backward_keys(const Head& head, const
   }
 }
 
-MDM_VECTOR_CLONES void forward_head(const Head& head, int64_t width, float* room, float* out) {
-  switch (width) {
-    case 4: forward_rows<4>(head, room, out); break;
-    case 8: forward_rows<8>(head, room, out); break;
-    case 16: forward_rows<16>(head, room, out); break;
-    default: forward_rows<32>(head, room, out); break;
-  }
+void forward_head(const Head& head, int64_t width, float* room, float* out) {
+  with_vectors([&]() MDM_INLINED {
+    switch (width) {
+      case 4: forward_rows<4>(head, room, out); break;
+      case 8: forward_rows<8>(head, room, out); break;
+      case 16: forward_rows<16>(head, room, out); break;
+      default: forward_rows<32>(head, room, out); break;
+    }
+  });
 }
 
 template <int W>
-inline __attribute__((always_inline)) void backward_rows(const Head& head, const HeadGradients& g, int64_t queries,
-                                                         float* room) {
+inline MDM_INLINED void backward_rows(const Head& head, const HeadGradients& g, int64_t queries, float* room) {
   backward_queries<W>(head, g, room);
   backward_keys<W>(head, g, queries, room);
 }
 
-MDM_VECTOR_CLONES void backward_head(const Head& head, const HeadGradients& g, int64_t queries, int64_t width,
-                                     float* room) {
-  switch (width) {
-    case 4: backward_rows<4>(head, g, queries, room); break;
-    case 8: backward_rows<8>(head, g, queries, room); break;
-    case 16: backward_rows<16>(head, g, queries, room); break;
-    default: backward_rows<32>(head, g, queries, room); break;
-  }
+void backward_head(const Head& head, const HeadGradients& g, int64_t queries, int64_t width, float* room) {
+  with_vectors([&]() MDM_INLINED {
+    switch (width) {
+      case 4: backward_rows<4>(head, g, queries, room); break;
+      case 8: backward_rows<8>(head, g, queries, room); break;
+      case 16: backward_rows<16>(head, g, queries, room); break;
+      default: backward_rows<32>(head, g, queries, room); break;
+    }
+  });
 }
 
 // Where a head's rows begin.

@@ -1,12 +1,12 @@
-// What the CPU kernels share: instruction sets, element types, e^x.
+// What the CPU kernels share: vectors, element types, e^x. All is inlined, so that it is compiled for the kernel's
+// instruction set (ops/instructions.h).
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 
-// One source, compiled for three instruction sets; the right one is chosen when the program starts.
-#define MDM_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#include "ops/instructions.h"
 
 namespace mdm::ops::vector {
 
@@ -14,15 +14,15 @@ namespace mdm::ops::vector {
 constexpr int64_t kLanes = 16;
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
 
-inline float load(float value) { return value; }
-inline float load(uint16_t bits) {
+inline MDM_INLINED float load(float value) { return value; }
+inline MDM_INLINED float load(uint16_t bits) {
   const uint32_t wide = static_cast<uint32_t>(bits) << 16;
   float value;
   std::memcpy(&value, &wide, sizeof value);
   return value;
 }
-inline void store(float value, float& target) { target = value; }
-inline void store(float value, uint16_t& target) {  // round to nearest even; a NaN stays one
+inline MDM_INLINED void store(float value, float& target) { target = value; }
+inline MDM_INLINED void store(float value, uint16_t& target) {  // round to nearest even; a NaN stays one
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
@@ -30,7 +30,7 @@ inline void store(float value, uint16_t& target) {  // round to nearest even; a 
 }
 
 // e^v for v in [-87, 88], relative error below 2e-7: e^v = 2^n e^r with r in [-ln2/2, ln2/2].
-inline float exponential(float v) {
+inline MDM_INLINED float exponential(float v) {
   v = std::min(std::max(v, -87.0F), 88.0F);
   const float shifted = v * 1.44269504F + 12582912.0F;  // adding 1.5 * 2^23 rounds to an integer
   const float n = shifted - 12582912.0F;
@@ -56,20 +56,20 @@ inline float exponential(float v) {
 typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t)), aligned(2), may_alias));
 typedef uint32_t Words __attribute__((vector_size(kLanes * sizeof(uint32_t)), aligned(4), may_alias));
 
-inline __attribute__((always_inline)) Lanes load_lanes(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
-inline __attribute__((always_inline)) Lanes load_lanes(const uint16_t* p) {
+inline MDM_INLINED Lanes load_lanes(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
+inline MDM_INLINED Lanes load_lanes(const uint16_t* p) {
   const Words wide = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words) << 16;
   return reinterpret_cast<const Lanes&>(wide);
 }
-inline __attribute__((always_inline)) void store_lanes(const Lanes& v, float* p) { *reinterpret_cast<Lanes*>(p) = v; }
-inline __attribute__((always_inline)) void store_lanes(const Lanes& v, uint16_t* p) {
+inline MDM_INLINED void store_lanes(const Lanes& v, float* p) { *reinterpret_cast<Lanes*>(p) = v; }
+inline MDM_INLINED void store_lanes(const Lanes& v, uint16_t* p) {
   const Words bits = reinterpret_cast<const Words&>(v);
   const Words rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
   const Words nan = Words{} + 0x7FC0U;
   *reinterpret_cast<Halves*>(p) = __builtin_convertvector(v != v ? nan : rounded, Halves);
 }
 
-inline __attribute__((always_inline)) Lanes exponential(Lanes v) {
+inline MDM_INLINED Lanes exponential(Lanes v) {
   v = v < -87.0F ? Lanes{} - 87.0F : v;
   v = v > 88.0F ? Lanes{} + 88.0F : v;
   const Lanes shifted = v * 1.44269504F + 12582912.0F;

@@ -42,7 +42,7 @@ constexpr int frequencies() {
 }
 
 template <bool kUpsampled>
-inline __attribute__((always_inline)) void transform_input(const Lanes* d, Lanes* v, int step) {
+inline MDM_INLINED void transform_input(const Lanes* d, Lanes* v, int step) {
   if (kUpsampled) {
     v[0] = d[0] - d[step];
     v[step] = d[step];
@@ -56,7 +56,7 @@ inline __attribute__((always_inline)) void transform_input(const Lanes* d, Lanes
 }
 
 template <bool kUpsampled>
-inline __attribute__((always_inline)) void transform_output(const Lanes* m, Lanes* y, int from_step, int to_step) {
+inline MDM_INLINED void transform_output(const Lanes* m, Lanes* y, int from_step, int to_step) {
   if (kUpsampled) {
     y[0] = m[0] + m[from_step];
     y[to_step] = m[from_step] - m[2 * from_step];
@@ -68,9 +68,8 @@ inline __attribute__((always_inline)) void transform_output(const Lanes* m, Lane
 
 // Tiles [first, last): their transforms go to out + frequency * stride + (tile - origin) * channels.
 template <bool kUpsampled>
-inline __attribute__((always_inline)) void input_tiles(const float* x, const float* zeros, const Grid& grid,
-                                                       int64_t channels, int64_t first, int64_t last, int64_t origin,
-                                                       float* out, int64_t stride) {
+inline MDM_INLINED void input_tiles(const float* x, const float* zeros, const Grid& grid, int64_t channels,
+                                    int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
   constexpr int kSide = frequencies<kUpsampled>();
   constexpr int64_t kStep = kUpsampled ? 1 : 2;
   const float* source[kSide * kSide];
@@ -98,9 +97,9 @@ inline __attribute__((always_inline)) void input_tiles(const float* x, const flo
 // Tiles [first, last): products[frequency] + (tile - origin) * channels -> y (B, 2 rows, 2 columns, O), cut
 // where the image is odd.
 template <bool kUpsampled>
-inline __attribute__((always_inline)) void output_tiles(const float* const* products, const float* bias,
-                                                        const float* added, const Grid& grid, int64_t channels,
-                                                        int64_t first, int64_t last, int64_t origin, float* y) {
+inline MDM_INLINED void output_tiles(const float* const* products, const float* bias, const float* added,
+                                     const Grid& grid, int64_t channels, int64_t first, int64_t last, int64_t origin,
+                                     float* y) {
   constexpr int kSide = frequencies<kUpsampled>();
   const int64_t height = kUpsampled ? 2 * grid.height : grid.height;
   const int64_t width = kUpsampled ? 2 * grid.width : grid.width;
@@ -129,23 +128,23 @@ inline __attribute__((always_inline)) void output_tiles(const float* const* prod
   }
 }
 
-MDM_VECTOR_CLONES void plain_input(const float* x, const float* zeros, const Grid& grid, int64_t channels,
-                                   int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
-  input_tiles<false>(x, zeros, grid, channels, first, last, origin, out, stride);
+void plain_input(const float* x, const float* zeros, const Grid& grid, int64_t channels, int64_t first, int64_t last,
+                 int64_t origin, float* out, int64_t stride) {
+  with_vectors([&]() MDM_INLINED { input_tiles<false>(x, zeros, grid, channels, first, last, origin, out, stride); });
 }
-MDM_VECTOR_CLONES void upsampled_input(const float* x, const float* zeros, const Grid& grid, int64_t channels,
-                                       int64_t first, int64_t last, int64_t origin, float* out, int64_t stride) {
-  input_tiles<true>(x, zeros, grid, channels, first, last, origin, out, stride);
+void upsampled_input(const float* x, const float* zeros, const Grid& grid, int64_t channels, int64_t first,
+                     int64_t last, int64_t origin, float* out, int64_t stride) {
+  with_vectors([&]() MDM_INLINED { input_tiles<true>(x, zeros, grid, channels, first, last, origin, out, stride); });
 }
-MDM_VECTOR_CLONES void plain_output(const float* const* products, const float* bias, const float* added,
-                                    const Grid& grid, int64_t channels, int64_t first, int64_t last, int64_t origin,
-                                    float* y) {
-  output_tiles<false>(products, bias, added, grid, channels, first, last, origin, y);
+void plain_output(const float* const* products, const float* bias, const float* added, const Grid& grid,
+                  int64_t channels, int64_t first, int64_t last, int64_t origin, float* y) {
+  with_vectors([&]()
+                   MDM_INLINED { output_tiles<false>(products, bias, added, grid, channels, first, last, origin, y); });
 }
-MDM_VECTOR_CLONES void upsampled_output(const float* const* products, const float* bias, const float* added,
-                                        const Grid& grid, int64_t channels, int64_t first, int64_t last, int64_t origin,
-                                        float* y) {
-  output_tiles<true>(products, bias, added, grid, channels, first, last, origin, y);
+void upsampled_output(const float* const* products, const float* bias, const float* added, const Grid& grid,
+                      int64_t channels, int64_t first, int64_t last, int64_t origin, float* y) {
+  with_vectors([&]()
+                   MDM_INLINED { output_tiles<true>(products, bias, added, grid, channels, first, last, origin, y); });
 }
 
 Grid grid_of(at::IntArrayRef size, bool upsampled) {

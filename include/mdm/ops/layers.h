@@ -69,6 +69,7 @@ class Conv2d : public torch::nn::Module {
   at::Tensor bias;    ///< (out)
 
  private:
+  bool is_product(const at::Tensor& x) const;
   void drop_plain_weight();
 
   std::vector<int64_t> stride_, padding_;
