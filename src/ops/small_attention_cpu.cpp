@@ -169,12 +169,6 @@ void backward_head(const Head& head, const HeadGradients& g, int64_t queries, in
   });
 }
 
-// Where a head's rows begin.
-template <typename T>
-T* rows_of(const HeadView<T>& view, int64_t b, int64_t h) {
-  return view.data + b * view.batch + h * view.head;
-}
-
 // (count) rows -> `by_channel` (width, stride) with zeros behind, and `rows` (count, width); either may be null.
 template <typename T>
 void read(const T* from, int64_t row, int64_t count, int64_t width, float factor, float* by_channel, int64_t stride,
@@ -207,7 +201,7 @@ void write(const float* by_channel, int64_t stride, int64_t count, int64_t width
 template <typename T>
 class VisibleRows {
  public:
-  VisibleRows(const SmallAttention& a, int64_t b) {
+  VisibleRows(const HeadShape& a, int64_t b) {
     for (int64_t j = 0; j < a.keys; ++j) {
       if (a.mask == nullptr || a.mask[b * a.keys + j]) places_.push_back(j);
     }
@@ -243,7 +237,7 @@ using Floats = std::vector<float>;
 
 // What one thread needs for one head after the other.
 struct Buffers {
-  explicit Buffers(const SmallAttention& a)
+  explicit Buffers(const HeadShape& a)
       : queries(padded(a.queries)),
         keys(padded(a.keys)),
         q(static_cast<size_t>(queries * a.width)),
@@ -256,7 +250,7 @@ struct Buffers {
   Floats q, k, v, out, room;
 };
 
-float factor_of(const SmallAttention& a) { return 1.0F / std::sqrt(static_cast<float>(a.width)); }
+float factor_of(const HeadShape& a) { return 1.0F / std::sqrt(static_cast<float>(a.width)); }
 
 }  // namespace
 
@@ -264,11 +258,11 @@ bool small_attention_suits(int64_t width, int64_t keys) {
   return (width == 4 || width == 8 || width == 16 || width == 32) && keys > 0 && keys <= kMostKeys;
 }
 
-int64_t small_attention_statistics(const SmallAttention& a) { return 2 * a.batch * a.heads * padded(a.queries); }
+int64_t small_attention_statistics(const HeadShape& a) { return 2 * a.batch * a.heads * padded(a.queries); }
 
 template <typename T>
-void small_attention(const SmallAttention& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
-                     HeadView<T> out, bool add, float* statistics) {
+void small_attention(const HeadShape& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v, HeadView<T> out,
+                     bool add, float* statistics) {
   at::parallel_for(0, a.batch * a.heads, 1, [&](int64_t begin, int64_t end) {
     Buffers buffers(a);
     for (int64_t i = begin; i < end; ++i) {
@@ -291,7 +285,7 @@ void small_attention(const SmallAttention& a, HeadView<const T> q, HeadView<cons
 }
 
 template <typename T>
-void small_attention_backward(const SmallAttention& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
+void small_attention_backward(const HeadShape& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
                               HeadView<const T> dout, const float* statistics, HeadView<T> dq, bool add_dq,
                               HeadView<T> dk, HeadView<T> dv) {
   at::parallel_for(0, a.batch * a.heads, 1, [&](int64_t begin, int64_t end) {
@@ -326,14 +320,14 @@ void small_attention_backward(const SmallAttention& a, HeadView<const T> q, Head
   });
 }
 
-template void small_attention(const SmallAttention&, HeadView<const float>, HeadView<const float>,
-                              HeadView<const float>, HeadView<float>, bool, float*);
-template void small_attention(const SmallAttention&, HeadView<const uint16_t>, HeadView<const uint16_t>,
+template void small_attention(const HeadShape&, HeadView<const float>, HeadView<const float>, HeadView<const float>,
+                              HeadView<float>, bool, float*);
+template void small_attention(const HeadShape&, HeadView<const uint16_t>, HeadView<const uint16_t>,
                               HeadView<const uint16_t>, HeadView<uint16_t>, bool, float*);
-template void small_attention_backward(const SmallAttention&, HeadView<const float>, HeadView<const float>,
+template void small_attention_backward(const HeadShape&, HeadView<const float>, HeadView<const float>,
                                        HeadView<const float>, HeadView<const float>, const float*, HeadView<float>,
                                        bool, HeadView<float>, HeadView<float>);
-template void small_attention_backward(const SmallAttention&, HeadView<const uint16_t>, HeadView<const uint16_t>,
+template void small_attention_backward(const HeadShape&, HeadView<const uint16_t>, HeadView<const uint16_t>,
                                        HeadView<const uint16_t>, HeadView<const uint16_t>, const float*,
                                        HeadView<uint16_t>, bool, HeadView<uint16_t>, HeadView<uint16_t>);
 

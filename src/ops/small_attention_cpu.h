@@ -5,35 +5,25 @@
 
 #include <cstdint>
 
+#include "ops/head_view.h"
+
 namespace mdm::ops {
-
-// Element (b, head, row, c) is at data[b * batch + head * head_step + row * row_step + c].
-template <typename T>
-struct HeadView {
-  T* data = nullptr;
-  int64_t batch = 0, head = 0, row = 0;
-};
-
-struct SmallAttention {
-  int64_t batch = 0, heads = 0, queries = 0, keys = 0, width = 0;
-  const bool* mask = nullptr;  // (B, keys): true where queries may look; nullptr: everywhere
-};
 
 // Whether there is a kernel for heads of this many channels and this many keys.
 bool small_attention_suits(int64_t width, int64_t keys);
 
 // How many numbers the statistics of the softmax are.
-int64_t small_attention_statistics(const SmallAttention& a);
+int64_t small_attention_statistics(const HeadShape& a);
 
 // out = softmax(q k^T / sqrt(width)) v, or is added to what is there. T: float, or uint16_t for bfloat16 bits
 // (arithmetic in float32). Pictures whose mask is false everywhere get 0. `statistics` is for the backward pass.
 template <typename T>
-void small_attention(const SmallAttention& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
-                     HeadView<T> out, bool add, float* statistics);
+void small_attention(const HeadShape& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v, HeadView<T> out,
+                     bool add, float* statistics);
 
 // From the gradient of `out` to those of q (set, or added to what is there), k and v (set).
 template <typename T>
-void small_attention_backward(const SmallAttention& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
+void small_attention_backward(const HeadShape& a, HeadView<const T> q, HeadView<const T> k, HeadView<const T> v,
                               HeadView<const T> dout, const float* statistics, HeadView<T> dq, bool add_dq,
                               HeadView<T> dk, HeadView<T> dv);
 

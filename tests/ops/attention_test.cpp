@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "ops/attention_bf16_cpu.h"
-#include "ops/small_attention.h"
+#include "ops/fused_attention.h"
 
 namespace mdm::ops {
 namespace {
@@ -82,7 +82,7 @@ TEST_P(SmallHeadAttention, EqualsTheDefinition) {
       const KeyValue text{parts[0], parts[1]};
       at::Tensor out;
       if (fast) {
-        const auto result = attention_of_small_heads(x, s.heads, s.length > 0 ? &text : nullptr, mask);
+        const auto result = fused_attention(x, s.heads, s.length > 0 ? &text : nullptr, mask);
         if (!result) throw std::logic_error("no kernel for this shape");
         out = *result;
       } else {
@@ -127,12 +127,12 @@ TEST(Attention, TextOfAnotherBatchIsNotForTheKernel) {
                     at::randn({batch, heads, length, width}, generator, at::kFloat)};
   };
   const KeyValue whole = text_of(4), one = text_of(1), two = text_of(2);
-  EXPECT_TRUE(attention_of_small_heads(qkv, heads, &whole, {}).has_value());
-  EXPECT_FALSE(attention_of_small_heads(qkv, heads, &one, {}).has_value());
-  EXPECT_FALSE(attention_of_small_heads(qkv, heads, &two, {}).has_value());
+  EXPECT_TRUE(fused_attention(qkv, heads, &whole, {}).has_value());
+  EXPECT_FALSE(fused_attention(qkv, heads, &one, {}).has_value());
+  EXPECT_FALSE(fused_attention(qkv, heads, &two, {}).has_value());
   const KeyValue uneven{whole.key, two.value};
-  EXPECT_FALSE(attention_of_small_heads(qkv, heads, &uneven, {}).has_value());
-  EXPECT_FALSE(attention_of_small_heads(qkv, heads, &whole, at::ones({2, length}, at::kBool)).has_value());
+  EXPECT_FALSE(fused_attention(qkv, heads, &uneven, {}).has_value());
+  EXPECT_FALSE(fused_attention(qkv, heads, &whole, at::ones({2, length}, at::kBool)).has_value());
   // One text for all pictures is shared; two for four fit no picture.
   const KeyValue shared{one.key.expand({4, heads, length, width}), one.value.expand({4, heads, length, width})};
   EXPECT_TRUE(attention(qkv, heads, &one, {}).allclose(attention(qkv, heads, &shared, {}), 1e-5, 1e-6));
@@ -151,10 +151,10 @@ TEST(Attention, ARowThatMayLookNowhereGetsZero) {
   EXPECT_GT(out[1].abs().max().item<float>(), 0.0F);
 }
 
-// The kernel for CPUs with avx512_bf16 against the definition in float64, on the same rounded inputs.
+// The kernel for CPUs with avx512_bf16: outputs and gradients against the definition in float64, on the same rounded
+// inputs.
 TEST(Bf16Attention, EqualsTheDefinition) {
   if (!bf16_attention_suits(64, 64)) GTEST_SKIP() << "this CPU has no avx512_bf16, or has AMX";
-  const c10::NoGradGuard no_grad;
   std::mt19937 random(5);
   const auto between = [&](int64_t least, int64_t most) {
     return std::uniform_int_distribution<int64_t>(least, most)(random);
@@ -162,34 +162,57 @@ TEST(Bf16Attention, EqualsTheDefinition) {
   const char* const more = std::getenv("MDM_OP_SHAPES");
   const int rounds = more != nullptr ? std::atoi(more) : 40;
   for (int round = 0; round < rounds; ++round) {
-    const int64_t batch = between(1, 3), heads = between(1, 4), width = 16 * between(1, 8);
+    const int64_t batch = between(1, 3), heads = between(1, 4), width = 16 * between(3, 8);
     const int64_t positions = round < 4 ? round + 1 : between(1, 150), length = round % 3 == 0 ? 0 : between(1, 70);
     const int64_t channels = heads * width;
     const at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(round));
-    const at::Tensor qkv = (at::randn({batch, positions, 3 * channels}, generator, at::kFloat) * 1.5).to(at::kBFloat16);
-    const at::Tensor both =
-        at::randn({batch, std::max<int64_t>(length, 1), 2, heads, width}, generator, at::kFloat).to(at::kBFloat16);
-    const auto parts = both.permute({2, 0, 3, 1, 4}).unbind(0);  // strided, as the model's are
-    const KeyValue text{parts[0], parts[1]};
+    const auto numbers = [&](at::IntArrayRef shape) {
+      return at::randn(shape, generator, at::kFloat).to(at::kBFloat16);
+    };
+    const at::Tensor qkv = numbers({batch, positions, 3 * channels}) * 1.5,
+                     direction = numbers({batch, positions, channels});
+    const at::Tensor both = numbers({batch, std::max<int64_t>(length, 1), 2, heads, width});
     at::Tensor mask;
     if (length > 0 && round % 2 == 0) {
       mask = at::rand({batch, length}, generator, at::kFloat) < 0.6;
       mask[0].fill_(false);  // may look nowhere
     }
-    const auto split = qkv.to(at::kDouble).view({batch, positions, 3, heads, width}).permute({2, 0, 3, 1, 4}).unbind(0);
-    at::Tensor expected = plain_attention(split[0], split[1], split[2], {});
-    if (length > 0) {
-      at::Tensor other = plain_attention(split[0], text.key.to(at::kDouble), text.value.to(at::kDouble), mask);
-      if (mask.defined()) other = at::where(mask.any(1).view({-1, 1, 1, 1}), other, at::zeros_like(other));
-      expected = expected + other;
+    const auto run = [&](bool fast) {
+      const at::ScalarType type = fast ? at::kBFloat16 : at::kDouble;
+      const at::Tensor x = qkv.to(type).detach().requires_grad_(),
+                       text_values = both.to(type).detach().requires_grad_();
+      const auto parts = text_values.permute({2, 0, 3, 1, 4}).unbind(0);  // strided, as the model's are
+      const KeyValue text{parts[0], parts[1]};
+      at::Tensor out;
+      if (fast) {
+        const auto result = fused_attention(x, heads, length > 0 ? &text : nullptr, mask);
+        if (!result) throw std::logic_error("no kernel for this shape");
+        out = *result;
+      } else {
+        const auto split = x.view({batch, positions, 3, heads, width}).permute({2, 0, 3, 1, 4}).unbind(0);
+        out = plain_attention(split[0], split[1], split[2], {});
+        if (length > 0) {
+          at::Tensor other = plain_attention(split[0], text.key, text.value, mask);
+          if (mask.defined()) other = at::where(mask.any(1).view({-1, 1, 1, 1}), other, at::zeros_like(other));
+          out = out + other;
+        }
+        out = out.transpose(1, 2).reshape({batch, positions, channels});
+      }
+      out.backward(direction.to(type));
+      std::vector<at::Tensor> results = {out.detach(), x.grad()};
+      if (length > 0) results.push_back(text_values.grad());
+      return results;
+    };
+    const auto actual = run(true), again = run(true), expected = run(false);
+    for (size_t i = 0; i < actual.size(); ++i) {
+      ASSERT_EQ(actual[i].scalar_type(), at::kBFloat16);
+      const at::Tensor want = expected[i].nan_to_num();
+      const double error = (actual[i].to(at::kDouble) - want).abs().max().item<double>();
+      EXPECT_LE(error, 1.5e-2 * want.abs().max().item<double>())
+          << "tensor " << i << " of round " << round << ": " << batch << " x " << positions << ", " << heads
+          << " heads of " << width << ", text " << length;
+      EXPECT_TRUE(again[i].equal(actual[i])) << "not the same twice";
     }
-    expected = expected.transpose(1, 2).reshape({batch, positions, channels});
-    const at::Tensor actual = attention(qkv, heads, length > 0 ? &text : nullptr, mask);
-    ASSERT_EQ(actual.scalar_type(), at::kBFloat16);
-    const double error = (actual.to(at::kDouble) - expected).abs().max().item<double>();
-    EXPECT_LT(error, 1e-2 * expected.abs().max().item<double>())
-        << batch << " x " << positions << ", " << heads << " heads of " << width << ", text " << length;
-    EXPECT_TRUE(attention(qkv, heads, length > 0 ? &text : nullptr, mask).equal(actual)) << "not the same twice";
   }
 }
 
