@@ -25,11 +25,12 @@ constexpr int64_t kQueries = 48;  // of a block: a multiple of 12, and pairs
 // A query's scores to its softmax (in place). Gives the sum of softmax times dp.
 MDM_AVX512_BF16 float softmax_again(float* scores, const float* dp, const float* bias, int64_t padded, float scale,
                                     float log_sum) {
+  const __m512 start = _mm512_set1_ps(log_sum * kLog2E);
   __m512 sum = _mm512_setzero_ps();
   for (int64_t j = 0; j < padded; j += kLane) {
     const __mmask16 counts = _mm512_cmp_ps_mask(_mm512_loadu_ps(bias + j), _mm512_setzero_ps(), _CMP_EQ_OQ);
-    const __m512 s = _mm512_fmsub_ps(_mm512_loadu_ps(scores + j), _mm512_set1_ps(scale), _mm512_set1_ps(log_sum));
-    const __m512 p = _mm512_maskz_mov_ps(counts, exponential(s));
+    const __m512 s = _mm512_fmsub_ps(_mm512_loadu_ps(scores + j), _mm512_set1_ps(scale * kLog2E), start);
+    const __m512 p = _mm512_maskz_mov_ps(counts, power_of_two(s));
     _mm512_storeu_ps(scores + j, p);
     sum = _mm512_fmadd_ps(p, _mm512_loadu_ps(dp + j), sum);
   }

@@ -25,20 +25,25 @@ constexpr int64_t kBlockRows = 12;
 constexpr int64_t kMostKeys = 8192;  // scores of a block stay in the second cache, or near
 
 // A row of scores to its softmax's numerators in bfloat16. Gives their sum's inverse; `log_sum`: of all e^score.
+// kMasked: `bias` says which keys count.
+template <bool kMasked>
 MDM_AVX512_BF16 float numerators(const float* scores, const float* bias, int64_t padded, float scale, uint16_t* out,
                                  float* log_sum) {
   __m512 most = _mm512_set1_ps(kNever);
   for (int64_t j = 0; j < padded; j += kLane) {
-    most = _mm512_max_ps(most, _mm512_add_ps(_mm512_loadu_ps(scores + j), _mm512_loadu_ps(bias + j)));
+    const __m512 s = _mm512_loadu_ps(scores + j);
+    most = _mm512_max_ps(most, kMasked ? _mm512_add_ps(s, _mm512_loadu_ps(bias + j)) : s);
   }
-  const float largest = _mm512_reduce_max_ps(most);
+  const float largest = _mm512_reduce_max_ps(most), step = scale * kLog2E;
+  const __m512 factor = _mm512_set1_ps(step), start = _mm512_set1_ps(largest * step);
   __m512 sum = _mm512_setzero_ps();
   for (int64_t j = 0; j < padded; j += kLane) {
-    const __mmask16 counts = _mm512_cmp_ps_mask(_mm512_loadu_ps(bias + j), _mm512_setzero_ps(), _CMP_EQ_OQ);
-    const __m512 s = _mm512_sub_ps(_mm512_loadu_ps(scores + j), _mm512_set1_ps(largest));
-    const __m256i bits = rounded(_mm512_maskz_mov_ps(counts, exponential(_mm512_mul_ps(s, _mm512_set1_ps(scale)))));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + j), bits);
-    sum = _mm512_add_ps(sum, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)));
+    __m512 e = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(scores + j), factor, start));
+    if (kMasked) {
+      e = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_loadu_ps(bias + j), _mm512_setzero_ps(), _CMP_EQ_OQ), e);
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + j), rounded(e));
+    sum = _mm512_add_ps(sum, e);
   }
   const float all = _mm512_reduce_add_ps(sum);
   *log_sum = largest * scale + std::log(all);
@@ -86,6 +91,7 @@ void bf16_attention(const HeadShape& a, HeadView<const uint16_t> q, HeadView<con
   });
   const int64_t blocks = (a.queries + kBlockRows - 1) / kBlockRows;
   const float scale = 1.0F / std::sqrt(static_cast<float>(a.width));
+  const auto row_of = bias.all_count() ? numerators<false> : numerators<true>;
   at::parallel_for(0, heads * blocks, 4, [&](int64_t first, int64_t last) {
     Buffers buffers(padded, a.width);
     for (int64_t i = first; i < last; ++i) {
@@ -105,8 +111,8 @@ void bf16_attention(const HeadShape& a, HeadView<const uint16_t> q, HeadView<con
       for (int64_t row = 0; row < kBlockRows; ++row) {
         float log_sum;
         buffers.inverse[static_cast<size_t>(row)] =
-            numerators(buffers.scores.data() + row * padded, bias.of(head / a.heads), padded, scale,
-                       buffers.numbers.data() + row * padded, &log_sum);
+            row_of(buffers.scores.data() + row * padded, bias.of(head / a.heads), padded, scale,
+                   buffers.numbers.data() + row * padded, &log_sum);
         if (row < count) statistics[head * a.queries + start + row] = log_sum;
       }
       const Factors factors{reinterpret_cast<const uint32_t*>(buffers.numbers.data()), padded / 2, 1, padded / 2};

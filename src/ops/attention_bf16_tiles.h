@@ -28,7 +28,10 @@ inline int64_t padded_to_lane(int64_t count) { return (count + kLane - 1) / kLan
 // 0 for each key that counts, kNever for one that a mask hides or that only fills up a vector.
 class KeyBias {
  public:
-  KeyBias(const HeadShape& a, int64_t padded) : padded_(padded), bias_(static_cast<size_t>(a.batch * padded), kNever) {
+  KeyBias(const HeadShape& a, int64_t padded)
+      : padded_(padded),
+        all_count_(a.mask == nullptr && padded == a.keys),
+        bias_(static_cast<size_t>(a.batch * padded), kNever) {
     for (int64_t b = 0; b < a.batch; ++b) {
       for (int64_t j = 0; j < a.keys; ++j) {
         if (a.mask == nullptr || a.mask[b * a.keys + j]) bias_[static_cast<size_t>(b * padded + j)] = 0;
@@ -36,18 +39,20 @@ class KeyBias {
     }
   }
   const float* of(int64_t picture) const { return bias_.data() + picture * padded_; }
+  bool all_count() const { return all_count_; }
   bool any(int64_t picture) const {
     return std::find(of(picture), of(picture) + padded_, 0.0F) != of(picture) + padded_;
   }
 
  private:
   int64_t padded_;
+  bool all_count_;
   std::vector<float> bias_;
 };
 
 // rows[i * stride], i < count, each `width` long; rows from there up to `padded` are 0.
-inline void pack_by_channels(const uint16_t* rows, int64_t stride, int64_t count, int64_t padded, int64_t width,
-                             uint32_t* out) {
+MDM_AVX512_BF16 inline void pack_by_channels(const uint16_t* rows, int64_t stride, int64_t count, int64_t padded,
+                                             int64_t width, uint32_t* out) {
   for (int64_t i = 0; i < padded; ++i) {
     uint32_t* to = out + i / kLane * (width / 2) * kLane + i % kLane;
     for (int64_t c = 0; c < width / 2; ++c) {
@@ -58,8 +63,8 @@ inline void pack_by_channels(const uint16_t* rows, int64_t stride, int64_t count
   }
 }
 
-inline void pack_by_rows(const uint16_t* rows, int64_t stride, int64_t count, int64_t padded, int64_t width,
-                         uint32_t* out) {
+MDM_AVX512_BF16 inline void pack_by_rows(const uint16_t* rows, int64_t stride, int64_t count, int64_t padded,
+                                         int64_t width, uint32_t* out) {
   for (int64_t i = 0; i < padded / 2; ++i) {
     const uint16_t* even = rows + 2 * i * stride;
     const bool has_even = 2 * i < count, has_odd = 2 * i + 1 < count;
@@ -75,17 +80,17 @@ MDM_AVX512_BF16 inline __m256i rounded(__m512 v) {
   return reinterpret_cast<const __m256i&>(bits);
 }
 
-// e^v for v <= 0; a NaN stays one.
-MDM_AVX512_BF16 inline __m512 exponential(__m512 v) {
-  v = _mm512_max_ps(_mm512_set1_ps(-87.0F), v);
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(v, _mm512_set1_ps(1.44269504F)), 8);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375F), v);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4F), r);
-  __m512 p = _mm512_set1_ps(8.3334519073e-3F);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2F));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1F));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1F));
-  p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, _mm512_add_ps(r, _mm512_set1_ps(1.0F)));
+constexpr float kLog2E = 1.44269504F;
+
+// 2^v for v <= 0 to 5e-5, a hundredth of what bfloat16 rounds; a NaN stays one.
+MDM_AVX512_BF16 inline __m512 power_of_two(__m512 v) {
+  const __m512 n = _mm512_roundscale_ps(v, 8);
+  const __m512 f = _mm512_sub_ps(v, n);
+  __m512 p = _mm512_set1_ps(9.6181291e-3F);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2F));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1F));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1F));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0F));
   return _mm512_scalef_ps(p, n);
 }
 
