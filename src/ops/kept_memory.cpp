@@ -14,7 +14,9 @@ namespace mdm::ops {
 namespace {
 
 constexpr size_t kPage = 4096, kHugePage = size_t{2} << 20;
-constexpr size_t kLeastSlack = size_t{64} << 20;
+
+// How much more than the most that was in use may be in use and kept together.
+size_t slack(size_t most_in_use) { return std::clamp(most_in_use / 4, size_t{64} << 20, size_t{512} << 20); }
 
 // A kept block serves for at least 7/8 of its size.
 bool fits(size_t wanted, size_t block) { return block - wanted <= block / 8; }
@@ -39,7 +41,7 @@ void* BlockCache::take(size_t bytes) {
   } else {
     // What is kept in other sizes makes room first.
     const size_t most = std::max(state_.most_in_use, state_.in_use + size);
-    const size_t allowed = most + std::max(most / 4, kLeastSlack);
+    const size_t allowed = most + slack(most);
     trim(allowed - std::min(allowed, state_.in_use + size));
     block = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (block == MAP_FAILED) {
@@ -66,7 +68,7 @@ bool BlockCache::give_back(void* block) {
   state_.in_use -= size;
   by_size_.emplace(size, kept_.insert(kept_.end(), {block, size}));
   state_.kept += size;
-  const size_t allowed = state_.most_in_use + std::max(state_.most_in_use / 4, kLeastSlack);
+  const size_t allowed = state_.most_in_use + slack(state_.most_in_use);
   trim(allowed - state_.in_use);
   return true;
 }

@@ -17,6 +17,12 @@
 #include <vector>
 
 #include "ops/group_norm_cpu.h"
+#if MDM_HAS_CUDA
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "ops/group_norm_cuda.h"
+#endif
 
 namespace mdm::ops {
 namespace {
@@ -35,7 +41,7 @@ at::Tensor modulation_rows(const at::Tensor& t) { return t.defined() ? t.to(at::
 std::optional<at::Tensor> optional_of(const at::Tensor& t) { return t.defined() ? std::optional(t) : std::nullopt; }
 at::Tensor or_undefined(const std::optional<at::Tensor>& t) { return t.value_or(at::Tensor()); }
 
-// One call of the CPU kernels.
+// One call of the kernels, on the CPU or, in a build with CUDA, on the device that x is on.
 class KernelCall {
  public:
   KernelCall(const at::Tensor& x, int64_t groups, const at::Tensor& weight, const at::Tensor& bias,
@@ -59,6 +65,15 @@ class KernelCall {
         at::empty({x.size(0), arguments_.channels, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
     at::Tensor statistics = at::empty({arguments_.batch, arguments_.groups, 2}, x.options().dtype(at::kDouble));
     auto* kept = statistics.mutable_data_ptr<double>();
+#if MDM_HAS_CUDA
+    if (x.is_cuda()) {
+      const c10::cuda::CUDAGuard guard(x.device());
+      const at::Tensor work = workspace(x);
+      group_norm_cuda(arguments_, type_of(x), x.const_data_ptr(), y.mutable_data_ptr(), kept,
+                      work.mutable_data_ptr<float>(), c10::cuda::getCurrentCUDAStream());
+      return {y, statistics};
+    }
+#endif
     if (x.scalar_type() == at::kFloat) {
       const float* more = rest.defined() ? rest.const_data_ptr<float>() : nullptr;
       group_norm_channels_last(arguments_, {x.const_data_ptr<float>(), more, x.size(1)}, y.mutable_data_ptr<float>(),
@@ -87,6 +102,16 @@ class KernelCall {
       parameters.shift = out[4].mutable_data_ptr<float>();
     }
     const auto* kept = statistics.const_data_ptr<double>();
+#if MDM_HAS_CUDA
+    if (x.is_cuda()) {
+      const c10::cuda::CUDAGuard guard(x.device());
+      const at::Tensor work = workspace(x);
+      group_norm_backward_cuda(arguments_, type_of(x), kept, x.const_data_ptr(), gradient.const_data_ptr(),
+                               out[0].mutable_data_ptr(), parameters, work.mutable_data_ptr<float>(),
+                               c10::cuda::getCurrentCUDAStream());
+      return out;
+    }
+#endif
     if (x.scalar_type() == at::kFloat) {
       group_norm_backward_channels_last(arguments_, kept, x.const_data_ptr<float>(), gradient.const_data_ptr<float>(),
                                         out[0].mutable_data_ptr<float>(), parameters);
@@ -98,6 +123,15 @@ class KernelCall {
   }
 
  private:
+#if MDM_HAS_CUDA
+  static GroupNormType type_of(const at::Tensor& x) {
+    return x.scalar_type() == at::kFloat ? GroupNormType::kFloat : GroupNormType::kBFloat16;
+  }
+  at::Tensor workspace(const at::Tensor& x) const {
+    return at::empty({group_norm_cuda_workspace(arguments_, type_of(x))},
+                     at::TensorOptions().device(x.device()).dtype(at::kFloat));
+  }
+#endif
   static const uint16_t* bits(const at::Tensor& t) { return static_cast<const uint16_t*>(t.const_data_ptr()); }
 
   at::Tensor scale_, shift_;
@@ -137,7 +171,7 @@ struct GroupNormFunction : torch::autograd::Function<GroupNormFunction> {
 
 at::Tensor group_norm_composition(const at::Tensor& x, int64_t groups, const at::Tensor& weight, const at::Tensor& bias,
                                   const at::Tensor& scale, const at::Tensor& shift, bool silu) {
-  // Only the CPU kernel takes a bfloat16 input with float32 parameters.
+  // Only LibTorch's CPU kernel takes a bfloat16 input with float32 parameters.
   const bool cast = !x.is_cpu() && weight.scalar_type() != x.scalar_type();
   at::Tensor y = at::group_norm(x, groups, cast ? weight.to(x.scalar_type()) : weight,
                                 cast ? bias.to(x.scalar_type()) : bias, kGroupNormEpsilon);
@@ -147,8 +181,16 @@ at::Tensor group_norm_composition(const at::Tensor& x, int64_t groups, const at:
 
 namespace {
 
+// Where there are kernels.
+bool suits_device(const at::Tensor& x) {
+#if MDM_HAS_CUDA
+  if (x.is_cuda()) return x.storage_offset() * x.element_size() % 16 == 0;  // they read 16 bytes at a time
+#endif
+  return x.is_cpu();
+}
+
 bool suits_kernel(const at::Tensor& x) {
-  return x.is_cpu() && x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast) && x.numel() > 0 &&
+  return suits_device(x) && x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast) && x.numel() > 0 &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
@@ -177,7 +219,7 @@ at::Tensor group_norm_of_joined(const at::Tensor& x, const at::Tensor& rest, int
                                 const at::Tensor& bias, bool silu) {
   const bool gradient = c10::GradMode::is_enabled() &&
                         (needs_gradient(x) || needs_gradient(rest) || needs_gradient(weight) || needs_gradient(bias));
-  if (gradient || !suits_kernel(x) || !suits_kernel(rest) || !suits_kernel(weight, bias) ||
+  if (gradient || !x.is_cpu() || !suits_kernel(x) || !suits_kernel(rest) || !suits_kernel(weight, bias) ||
       x.scalar_type() != rest.scalar_type()) {
     return group_norm(at::cat({x, rest}, 1), groups, weight, bias, {}, {}, silu);
   }

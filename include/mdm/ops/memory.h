@@ -13,8 +13,8 @@ void return_freed_memory();
 /// For programs, since it changes the whole process, and for good: the memory of CPU tensors of 1 MiB and more is kept
 /// when they are freed, for the next tensors of about that size. The C library gives blocks of more than 32 MiB back
 /// at once, and to get fresh pages for the next one takes longer than most operations on them: a third of a step
-/// of the 1024-pixel model. What is in use and what is kept are together at most a quarter more than the most
-/// that was in use at a time, or 64 MiB. May be called again.
+/// of the 1024-pixel model. What is in use and what is kept are together at most a quarter (but at least 64 MiB and at
+/// most 512 MiB) more than the most that was in use at a time. May be called again.
 void keep_freed_memory();
 
 /// Bytes of tensors of 1 MiB and more, since keep_freed_memory().
