@@ -77,7 +77,8 @@ TEST_F(SampleFails, WithFlagsThatAreWrong) {
   expect(with(flat_checkpoint(), {"--promt", "x"}), 2, {"--promt", "did you mean prompt?"});
   expect(with(flat_checkpoint(), {"--guidance-scale", "much"}), 2,
          {"--guidance-scale", "\"much\" is not a finite number"});
-  expect(with(flat_checkpoint(), {"--sampler", "ddimm"}), 2, {"\"ddimm\" is not one of ddpm|ddim; did you mean ddim?"});
+  expect(with(flat_checkpoint(), {"--sampler", "ddimm"}), 2,
+         {"\"ddimm\" is not one of ddpm|ddim|euler|heun|dpmpp_2m|dpmpp_2m_sde|unipc; did you mean ddim?"});
   expect(with(flat_checkpoint(), {"--sampler", "ddpm", "--ddim-eta", "1"}), 2, {"ddim_eta", "sampler is ddpm"});
   expect(with(flat_checkpoint(), {"--lr", "1"}), 2,
          {"--lr: \"lr\" is no setting of this program; it belongs to training"});
