@@ -2,6 +2,7 @@
 #include "mdm/ops/normalization.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 

@@ -2,6 +2,7 @@
 // scripts/soak.sh sets MDM_OP_SHAPES to 200. The whole program is run once for each set of instructions
 // (CMakeLists.txt).
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -100,7 +101,7 @@ TEST(RandomShapes, GroupNormForwardAndBackward) {
           << groups << " groups, " << type << " silu " << silu << " modulated " << modulated;
     }
     if (batch == 0) continue;
-    const at::NoGradGuard no_grad;  // inference takes another way
+    const c10::NoGradGuard no_grad;  // inference takes another way
     const at::Tensor scale = modulated ? parameters[2].to(at::kFloat) : at::Tensor();
     const at::Tensor shift = modulated ? parameters[3].to(at::kFloat) : at::Tensor();
     EXPECT_TRUE(
@@ -110,7 +111,7 @@ TEST(RandomShapes, GroupNormForwardAndBackward) {
 }
 
 TEST(RandomShapes, PackedConvolutions) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   Dice dice(22);
   for (int round = 0; round < shapes(); ++round) {
     const bool many = dice.coin(), rounded = dice.coin();
