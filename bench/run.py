@@ -26,9 +26,9 @@ ROOT = os.path.dirname(HERE)
 
 
 class Row:
-    def __init__(self, name, what, config, text_width, text_length, images, reference_config=None, apart=False):
+    def __init__(self, name, what, config, text_width, text_length, images, reference_config=None, apart=False, flags=()):
         self.name, self.what, self.text_width, self.text_length = name, what, text_width, text_length
-        self.images, self.apart = images, apart
+        self.images, self.apart, self.flags = images, apart, list(flags)
         self.config = os.path.join(ROOT, "configs", config)
         self.reference_config = reference_config or os.path.join("configs", config)
 
@@ -40,7 +40,7 @@ ROWS = {
     "sample-1024": Row("sample 1024", "denoising", MODEL.format(1024), 2048, 32, 1),
     "train-64": Row("train 64, 2 images", "training", MODEL.format(64), 2048, 32, 2, apart=True),
     "train-demo": Row("train shapes_32, 32 images", "training", "demo/shapes_32.yaml", 128, 12, 32,
-                      os.path.join(HERE, "opponent", "shapes_32.yaml")),
+                      os.path.join(HERE, "opponent", "shapes_32.yaml"), flags=["--rescale-schedule", "1"]),
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def against(row, opponent, precision, options):
     return measure(types.SimpleNamespace(
         what=row.what, bench=os.path.join(options.build, "bin", program), reference=options.reference,
         reference_config=os.path.join(options.reference, row.reference_config), python=options.python,
-        config_path=row.config, checkpoint=weights(row, options), images=row.images, set=[],
+        config_path=row.config, checkpoint=weights(row, options), images=row.images, set=row.flags,
         text_length=row.text_length, guidance_scale=7.5, precision=precision, opponent=opponent,
         threads=options.threads, rounds=options.rounds, apart=row.apart,
     ))  # fmt: skip
