@@ -16,20 +16,28 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 COLOURS = ("#888888", "#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#ff7f0e")
 
 
+def run(command):
+    """What a program writes to stdout; ends this one with the program's messages when it fails."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{done.stderr}{command[0]} ended with {done.returncode}")
+    return done.stdout
+
+
 def share(options, sampler, steps):
     """The judge's share of right drawings, in percent. A picture is drawn with the same seed by all samplers."""
     folder = os.path.join(options.work, f"{sampler}_{steps}")
     report = os.path.join(folder, "judged.json")
     if not os.path.exists(report):
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([os.path.join(options.bin, "sample"), "--checkpoint", options.checkpoint, "--prompts-file",
+        run([os.path.join(options.bin, "sample"), "--checkpoint", options.checkpoint, "--prompts-file",
                         os.path.join(options.work, "prompts.txt"), "--sample-dir", folder, "--sampler", sampler,
                         "--num-inference-steps", str(steps), "--precision", "bf16", "--seed", "100", "--grid", "false",
-                        "--gallery", "false"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        judged = subprocess.run([os.path.join(options.bin, "demo_dataset"), "judge", "--images", folder], check=True,
-                                stdout=subprocess.PIPE, text=True).stdout  # fmt: skip
-        with open(report, "w") as file:
+                        "--gallery", "false"])  # fmt: skip
+        judged = run([os.path.join(options.bin, "demo_dataset"), "judge", "--images", folder])
+        with open(report + ".part", "w") as file:
             file.write(judged[judged.index("{"):])
+        os.replace(report + ".part", report)
     with open(report) as file:
         return 100 * json.load(file)["rate"]
 

@@ -1,7 +1,7 @@
 #include "op_profile.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/record_function.h>
 
 #include <algorithm>
@@ -9,6 +9,8 @@
 #include <iostream>
 #include <map>
 #include <sstream>
+
+#include "mdm/ops/layers.h"
 
 namespace mdm::bench {
 namespace {
@@ -166,28 +168,14 @@ double gemm_rate(at::ScalarType type) {
 }
 
 double conv_rate(at::ScalarType type) {
-  static const auto pack = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mkldnn::_reorder_convolution_weight", "")
-                               .typed<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
-                                                 int64_t, at::OptionalIntArrayRef)>();
-  static const auto convolve =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("mkldnn::_convolution_pointwise", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, at::IntArrayRef,
-                            at::IntArrayRef, at::IntArrayRef, int64_t, c10::string_view,
-                            c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>)>();
   double best = 0;
   for (const auto& [channels, side] : {std::pair<int64_t, int64_t>{256, 64}, {512, 32}, {128, 128}}) {
     const at::Tensor x = at::rand({2, channels, side, side}).to(type).contiguous(at::MemoryFormat::ChannelsLast);
-    const at::Tensor w = at::rand({channels, channels, 3, 3}).to(type);
-    const int64_t one[] = {1, 1};
-    const at::Tensor packed = pack.call(w, one, one, one, 1, x.sizes());
-    const double seconds = best_seconds(
-        [&] {
-          convolve.call(x, packed, std::nullopt, one, one, one, 1, "none", c10::List<std::optional<at::Scalar>>(),
-                        std::nullopt);
-        },
-        5);
+    Conv2d layer(channels, channels, 3, 1, 1);
+    layer.init(at::detail::createCPUGenerator(1));
+    layer.to(type);
+    if (type == at::kBFloat16) layer.pack(x.sizes());  // in float32 that may be Winograd's, of fewer products
+    const double seconds = best_seconds([&] { layer.forward(x); }, 5);
     best = std::max(best, 18.0 * static_cast<double>(x.numel() * channels) / seconds);
   }
   return best;

@@ -124,6 +124,8 @@ def main():
     parser.add_argument("--json", help="write everything that was measured to this file, after each row")
     parser.add_argument("--markdown", help="write the table to this file as well")
     options = parser.parse_args()
+    if options.precision == "fp32" and "fp32" not in options.opponents:
+        parser.error("--precision fp32 is measured against the opponent fp32 alone: name it in --opponents")
     results = []
     for name in options.rows:
         pairs = [(opponent, "bf16") for opponent in options.opponents] if options.precision != "fp32" else []

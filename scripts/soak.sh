@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every change: 20,000 damaged files per parser under the sanitizers, 200 kills of trainings,
-# a training of 2,000 steps with random stops, 80 losses of one of two processes, 200 random shapes of each fused operation, and a scrape of 20,000 URLs and one that
-# is killed 100 times.
+# a training of 2,000 steps with random stops, 80 losses of one of two processes, 200 random shapes of each fused
+# operation, and a scrape of 20,000 URLs and one that is killed 100 times.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,13 +17,13 @@ MDM_KILLS="${MDM_KILLS:-200}" MDM_SOAK_STEPS="${MDM_SOAK_STEPS:-2000}" OMP_WAIT_
 MDM_PROCESS_FAULTS="${MDM_PROCESS_FAULTS:-80}" OMP_WAIT_POLICY=passive build/cpu/bin/processes_test --gtest_brief=1 \
   --gtest_filter='Processes.EndWhenOneIsGoneAndGoOnExactly'
 
-# 20,000 URLs of a faulty world, each accounted for once; and 60,000 good ones over 100 kills.
 # Every fused operation over 200 random shapes, with each set of instructions.
 scripts/build.sh cpu ops_test
 for instructions in avx512 avx2 scalar; do
   MDM_OP_SHAPES="${MDM_OP_SHAPES:-200}" MDM_INSTRUCTIONS=$instructions build/cpu/bin/ops_test --gtest_brief=1
 done
 
+# 20,000 URLs of a faulty world, each accounted for once; and 60,000 good ones over 100 kills.
 scripts/build.sh cpu apps_test
 MDM_SCRAPE_URLS="${MDM_SCRAPE_URLS:-20000}" MDM_SCRAPE_KILLS="${MDM_SCRAPE_KILLS:-100}" build/cpu/bin/apps_test --gtest_brief=1 \
   --gtest_filter='Download.AccountsForEveryUrlOfAFaultyWorld:Download.SurvivesKillsAtAnyMoment'

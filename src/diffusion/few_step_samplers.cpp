@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 namespace mdm {
@@ -34,9 +35,9 @@ at::Tensor combined(const at::Tensor& a, double factor_a, const at::Tensor& b, d
 }
 
 // Widths of the last step in units of this one, h_last / h; 0 where there is no second order to be had.
-double ratio_of_steps(const PredictionHistory& last, size_t level, const Point& from, const Point& to) {
-  if (last.x_0.empty()) return 0;
-  const double ratio = (from.lambda - last.half_log_snr[level]) / (to.lambda - from.lambda);
+double ratio_of_steps(const std::optional<Point>& last, const Point& from, const Point& to) {
+  if (!last) return 0;
+  const double ratio = (from.lambda - last->lambda) / (to.lambda - from.lambda);
   return std::isfinite(ratio) ? ratio : 0;
 }
 
@@ -46,11 +47,9 @@ at::Tensor extrapolated(const at::Tensor& now, const at::Tensor& last, double ra
   return combined(now, 1 + share, last, -share);
 }
 
-PredictionHistory remembered(const Denoiser& denoiser, const SamplingStep& step, const std::vector<at::Tensor>& x_0) {
-  PredictionHistory out;
-  out.x_0 = x_0;
-  for (size_t i = 0; i < x_0.size(); ++i) out.half_log_snr.push_back(Point(denoiser.schedule(), i, step.t).lambda);
-  return out;
+std::optional<Point> point_of(const PredictionHistory& history, const Schedule& schedule, size_t level) {
+  if (history.x_0.empty()) return std::nullopt;
+  return Point(schedule, level, history.t);
 }
 
 }  // namespace
@@ -61,7 +60,7 @@ SampleState DpmSolverSampler::step(const SamplingStep& step, const std::vector<a
   out.x_0 = denoiser.predict(x_t, step.t);
   for (size_t i = 0; i < x_t.size(); ++i) {
     const Point from(denoiser.schedule(), i, step.t), to(denoiser.schedule(), i, step.next);
-    const double ratio = ratio_of_steps(last_, i, from, to);
+    const double ratio = ratio_of_steps(point_of(last_, denoiser.schedule(), i), from, to);
     const at::Tensor x_0 = ratio > 0 ? extrapolated(out.x_0[i], last_.x_0[i], ratio) : out.x_0[i];
     if (stochastic_) {
       // e^-2h, the share of the old noise that stays, makes this DDPM's posterior for a constant x_0.
@@ -74,7 +73,7 @@ SampleState DpmSolverSampler::step(const SamplingStep& step, const std::vector<a
       out.x_t.push_back(combined(x_0, first.x_0, x_t[i], first.x_t));
     }
   }
-  last_ = remembered(denoiser, step, out.x_0);
+  last_ = {out.x_0, step.t};
   return out;
 }
 
@@ -103,38 +102,40 @@ void UniPcSampler::begin() {
   last_ = second_last_ = {};
 }
 
+// The state at t, where x_0 was predicted meanwhile, reached again from the one before.
+at::Tensor UniPcSampler::corrected(const Schedule& schedule, size_t level, int64_t t, const at::Tensor& x_t,
+                                   const at::Tensor& x_0) const {
+  const Point now(schedule, level, t);
+  const std::optional<Point> last = point_of(last_, schedule, level);
+  if (!last || !std::isfinite(last->lambda) || now.lambda <= last->lambda) return x_t;
+  const double h = now.lambda - last->lambda;
+  const std::optional<Point> second_last = point_of(second_last_, schedule, level);
+  const double ratio = second_last ? (last->lambda - second_last->lambda) / h : 0;
+  const CorrectorWeights rho(h, std::isfinite(ratio) ? ratio : 0);
+  const FirstOrder first(*last, now);
+  const double scale = -now.alpha * std::expm1(-h);
+  at::Tensor x = combined(last_.x_0[level], first.x_0, before_[level], first.x_t);
+  x.add_(x_0 - last_.x_0[level], scale * rho.next);
+  if (rho.last != 0) x.add_(second_last_.x_0[level] - last_.x_0[level], scale * rho.last / -ratio);
+  return x;
+}
+
 SampleState UniPcSampler::step(const SamplingStep& step, const std::vector<at::Tensor>& x_t, const Denoiser& denoiser,
                                NoiseSource& /*noise*/) {
   SampleState out;
   out.x_0 = denoiser.predict(x_t, step.t);
-  std::vector<at::Tensor> corrected = x_t;
-  const PredictionHistory now = remembered(denoiser, step, out.x_0);
+  std::vector<at::Tensor> starts;
   for (size_t i = 0; i < x_t.size(); ++i) {
     const Point from(denoiser.schedule(), i, step.t), to(denoiser.schedule(), i, step.next);
-    if (!last_.x_0.empty() && std::isfinite(last_.half_log_snr[i])) {
-      const double h = from.lambda - last_.half_log_snr[i];
-      const double sigma_last = std::sqrt(1 / (1 + std::exp(2 * last_.half_log_snr[i])));
-      const double alpha_last = std::sqrt(1 - sigma_last * sigma_last);
-      double ratio = 0;
-      if (!second_last_.x_0.empty()) ratio = (last_.half_log_snr[i] - second_last_.half_log_snr[i]) / h;
-      if (h > 0) {
-        const CorrectorWeights rho(h, std::isfinite(ratio) ? ratio : 0);
-        const double x_factor = from.sigma / sigma_last;
-        const double scale = -from.alpha * std::expm1(-h);
-        at::Tensor x = combined(last_.x_0[i], from.alpha - alpha_last * x_factor, before_[i], x_factor);
-        x.add_(out.x_0[i] - last_.x_0[i], scale * rho.next);
-        if (rho.last != 0) x.add_(second_last_.x_0[i] - last_.x_0[i], scale * rho.last / -ratio);
-        corrected[i] = std::move(x);
-      }
-    }
-    const double ratio = ratio_of_steps(last_, i, from, to);
+    starts.push_back(corrected(denoiser.schedule(), i, step.t, x_t[i], out.x_0[i]));
+    const double ratio = ratio_of_steps(point_of(last_, denoiser.schedule(), i), from, to);
     const at::Tensor x_0 = ratio > 0 ? extrapolated(out.x_0[i], last_.x_0[i], ratio) : out.x_0[i];
     const FirstOrder first(from, to);
-    out.x_t.push_back(combined(x_0, first.x_0, corrected[i], first.x_t));
+    out.x_t.push_back(combined(x_0, first.x_0, starts.back(), first.x_t));
   }
   second_last_ = std::move(last_);
-  last_ = now;
-  before_ = std::move(corrected);
+  last_ = {out.x_0, step.t};
+  before_ = std::move(starts);
   return out;
 }
 

@@ -9,6 +9,7 @@
 
 #if defined(__x86_64__)
 #include "ops/attention_bf16_tiles.h"
+#include "ops/instructions.h"
 #endif
 
 namespace mdm::ops {
@@ -71,10 +72,12 @@ MDM_AVX512_BF16 void add_rounded(const float* from, uint16_t* to, int64_t count)
 }  // namespace
 
 bool bf16_attention_suits(int64_t width, int64_t keys) {
-  static const bool instructions = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-                                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                                   !__builtin_cpu_supports("amx-bf16");
-  return instructions && width % kLane == 0 && width >= kLane && width <= 8 * kLane && keys >= 1 && keys <= kMostKeys;
+  static const bool has_instructions = instructions() == Instructions::kAvx512 &&
+                                       __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+                                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                                       !__builtin_cpu_supports("amx-bf16");
+  return has_instructions && width % kLane == 0 && width >= kLane && width <= 8 * kLane && keys >= 1 &&
+         keys <= kMostKeys;
 }
 
 void bf16_attention(const HeadShape& a, HeadView<const uint16_t> q, HeadView<const uint16_t> k,

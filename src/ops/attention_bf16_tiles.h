@@ -1,8 +1,10 @@
 // The inner loops of attention_bf16_cpu.h, forward and backward: products of bfloat16 pairs, in registers.
 //
 // Two layouts of a head's rows (keys, values, queries or gradients), both of 32-bit pairs:
-//   by channels (rows / 16, width / 2, 16): one instruction multiplies a pair of a query's channels with those of 16
-//   rows; by rows     (rows / 2, width): one instruction multiplies a pair of rows' factors with 16 of their channels.
+//
+//   by channels (rows / 16, width / 2, 16): an instruction multiplies a pair of a query's channels with 16 rows' pairs
+//
+//   by rows (rows / 2, width): an instruction multiplies a pair of rows' factors with 16 of the rows' channels
 #pragma once
 
 #include <immintrin.h>
@@ -11,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "ops/head_view.h"
@@ -179,33 +182,40 @@ void sum_rows(Factors factors, int64_t rows, const uint32_t* values, const float
   }
 }
 
+// work(std::integral_constant<int, width / 16>) for a width of 16 to 128.
+template <typename Work>
+void with_vectors_of(int64_t width, const Work& work) {
+  switch (width / kLane) {
+    case 1: return work(std::integral_constant<int, 1>());
+    case 2: return work(std::integral_constant<int, 2>());
+    case 3: return work(std::integral_constant<int, 3>());
+    case 4: return work(std::integral_constant<int, 4>());
+    case 5: return work(std::integral_constant<int, 5>());
+    case 6: return work(std::integral_constant<int, 6>());
+    case 7: return work(std::integral_constant<int, 7>());
+    default: return work(std::integral_constant<int, 8>());
+  }
+}
+
+// Rows at a time: divisors of 12 (queries) and of 16 (keys) whose sums, and a row of values, fit 32 registers.
+constexpr int query_rows(int vectors) { return vectors <= 2 ? 12 : vectors <= 4 ? 6 : vectors <= 6 ? 4 : 3; }
+constexpr int key_rows(int vectors) { return vectors <= 2 ? 8 : vectors <= 6 ? 4 : 2; }
+
 // For a multiple of 12 rows of queries.
 inline void sum_over_keys(const Factors& factors, int64_t rows, int64_t width, const uint32_t* values,
                           const float* scale, bool add, float* out) {
-  switch (width / kLane) {
-    case 1: return sum_rows<1, 12>(factors, rows, values, scale, add, out);
-    case 2: return sum_rows<2, 12>(factors, rows, values, scale, add, out);
-    case 3: return sum_rows<3, 6>(factors, rows, values, scale, add, out);
-    case 4: return sum_rows<4, 6>(factors, rows, values, scale, add, out);
-    case 5: return sum_rows<5, 4>(factors, rows, values, scale, add, out);
-    case 6: return sum_rows<6, 4>(factors, rows, values, scale, add, out);
-    case 7: return sum_rows<7, 3>(factors, rows, values, scale, add, out);
-    default: return sum_rows<8, 3>(factors, rows, values, scale, add, out);
-  }
+  with_vectors_of(width, [&](auto vectors) {
+    constexpr int kVectors = decltype(vectors)::value;
+    sum_rows<kVectors, query_rows(kVectors)>(factors, rows, values, scale, add, out);
+  });
 }
 
 // For a multiple of 16 rows of keys.
 inline void sum_over_queries(const Factors& factors, int64_t rows, int64_t width, const uint32_t* values, float* out) {
-  switch (width / kLane) {
-    case 1: return sum_rows<1, 8>(factors, rows, values, nullptr, true, out);
-    case 2: return sum_rows<2, 8>(factors, rows, values, nullptr, true, out);
-    case 3: return sum_rows<3, 4>(factors, rows, values, nullptr, true, out);
-    case 4: return sum_rows<4, 4>(factors, rows, values, nullptr, true, out);
-    case 5: return sum_rows<5, 4>(factors, rows, values, nullptr, true, out);
-    case 6: return sum_rows<6, 4>(factors, rows, values, nullptr, true, out);
-    case 7: return sum_rows<7, 2>(factors, rows, values, nullptr, true, out);
-    default: return sum_rows<8, 2>(factors, rows, values, nullptr, true, out);
-  }
+  with_vectors_of(width, [&](auto vectors) {
+    constexpr int kVectors = decltype(vectors)::value;
+    sum_rows<kVectors, key_rows(kVectors)>(factors, rows, values, nullptr, true, out);
+  });
 }
 
 MDM_AVX512_BF16 inline void round_to(const float* from, uint16_t* to, int64_t count) {

@@ -1,25 +1,16 @@
 #include "ops/instructions.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <string_view>
 
 namespace mdm::ops {
 namespace {
 
-Instructions from_environment() {
-  const Instructions best = best_instructions();
-  const char* const name = std::getenv("MDM_INSTRUCTIONS");
-  if (name == nullptr) return best;
-  const std::string_view text = name;
+Instructions at_most(const char* name) {
+  const std::string_view text = name != nullptr ? name : "";
   if (text == "scalar") return Instructions::kScalar;
-  return text == "avx2" ? std::min(best, Instructions::kAvx2) : best;
-}
-
-std::atomic<Instructions>& chosen() {
-  static std::atomic<Instructions> which{from_environment()};
-  return which;
+  return text == "avx2" ? Instructions::kAvx2 : Instructions::kAvx512;
 }
 
 }  // namespace
@@ -32,8 +23,9 @@ Instructions best_instructions() {
   return Instructions::kScalar;
 }
 
-Instructions instructions() { return chosen().load(std::memory_order_relaxed); }
-
-void use_instructions(Instructions which) { chosen() = std::min(which, best_instructions()); }
+Instructions instructions() {
+  static const Instructions which = std::min(best_instructions(), at_most(std::getenv("MDM_INSTRUCTIONS")));
+  return which;
+}
 
 }  // namespace mdm::ops

@@ -1,14 +1,14 @@
 // One source for three instruction sets: a kernel's loop is written once, compiled for each, and the best that the CPU
-// has is chosen at each call. Tests, and MDM_INSTRUCTIONS=scalar|avx2|avx512 in the environment, choose another.
+// has is taken. MDM_INSTRUCTIONS=scalar|avx2|avx512 in the environment takes less (for tests): nothing in this room
+// uses more then.
 #pragma once
 
 namespace mdm::ops {
 
 enum class Instructions { kScalar, kAvx2, kAvx512 };  // x86-64, its levels v3 and v4
 
-Instructions best_instructions();           // of this CPU
-Instructions instructions();                // in use
-void use_instructions(Instructions which);  // nothing better than best_instructions() is taken
+Instructions best_instructions();  // of this CPU
+Instructions instructions();       // what the CPU has, or less: the same for the whole run
 
 // For the lambda and all that it calls: only what is inlined is compiled for the instruction set.
 #define MDM_INLINED __attribute__((always_inline))

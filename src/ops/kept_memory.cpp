@@ -48,7 +48,7 @@ void* BlockCache::take(size_t bytes) {
       trim(0);
       block = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     }
-    TORCH_CHECK(block != MAP_FAILED, "not enough memory: you tried to allocate ", bytes, " bytes");
+    TORCH_CHECK_WITH(OutOfMemoryError, block != MAP_FAILED, "can't allocate memory: ", bytes, " bytes are too many");
     if (size >= kHugePage) madvise(block, size, MADV_HUGEPAGE);  // only advice: fewer, larger pages
     ++state_.fresh_blocks;
   }

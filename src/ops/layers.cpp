@@ -13,6 +13,7 @@
 
 #include <cmath>
 
+#include "mdm/core/error.h"
 #include "mdm/ops/normalization.h"
 #include "ops/onednn.h"
 #include "ops/upsampled_convolution.h"
@@ -68,6 +69,7 @@ Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_
       padding_{padding, padding} {}
 
 at::Tensor Conv2d::forward(const at::Tensor& x) const {
+  check_packed_for_plain_inputs();
   if (winograd_) return winograd_->forward(x, bias);
   if (packed_.defined()) return ops::onednn::convolution(x, packed_, bias, padding_, stride_);
   if (is_product(x)) {
@@ -87,6 +89,7 @@ bool Conv2d::is_product(const at::Tensor& x) const {
 
 at::Tensor Conv2d::forward_onto(at::Tensor added, const at::Tensor& x) const {
   if (!packed_.defined()) return forward_plus(x, added);
+  check_packed_for_plain_inputs();
   ops::onednn::add_convolution(added, x, packed_, bias, padding_, stride_);
   return added;
 }
@@ -99,6 +102,7 @@ at::Tensor Conv2d::forward_plus(const at::Tensor& x, const at::Tensor& added) co
 
 at::Tensor Conv2d::forward_gelu(const at::Tensor& x) const {
   if (packed_.defined()) {
+    check_packed_for_plain_inputs();
     return ops::onednn::convolution(x, packed_, bias, padding_, stride_, ops::onednn::After::kGelu);
   }
   return at::gelu(forward(x));
@@ -150,6 +154,12 @@ void Conv2d::pack_joined(at::IntArrayRef input_size, int64_t first_channels) {
   packed_ = packed_part(0, first_channels);
   packed_rest_ = packed_part(first_channels, rest);
   drop_plain_weight();
+}
+
+// A program's mistake that would otherwise give wrong numbers, not an error.
+void Conv2d::check_packed_for_plain_inputs() const {
+  if (packed_rest_.defined()) fail<Error>("a convolution that was packed for joined inputs got another");
+  if (winograd_upsampled_ || upsampled_) fail<Error>("a convolution that was packed for upsampled inputs got another");
 }
 
 void Conv2d::drop_plain_weight() { weight.set_data(at::empty({0}, weight.options())); }

@@ -2,6 +2,7 @@
 #include "mdm/ops/attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
@@ -215,6 +216,24 @@ TEST(Bf16Attention, EqualsTheDefinition) {
       EXPECT_TRUE(again[i].equal(actual[i])) << "not the same twice";
     }
   }
+}
+
+TEST(Bf16Attention, HasTheSameBitsOnOneThreadAndTwo) {
+  if (!bf16_attention_suits(64, 64)) GTEST_SKIP() << "this CPU has no avx512_bf16, or has AMX";
+  const int threads = at::get_num_threads();
+  const auto run = [](int count) {
+    at::set_num_threads(count);
+    const at::Tensor x = at::randn({2, 130, 3 * 4 * 64}, at::detail::createCPUGenerator(4), at::kFloat)
+                             .to(at::kBFloat16)
+                             .requires_grad_();
+    const at::Tensor out = attention(x, 4, nullptr, {});
+    out.backward(at::ones_like(out));
+    return std::pair(out.detach(), x.grad());
+  };
+  const auto one = run(1), two = run(2);
+  at::set_num_threads(threads);
+  EXPECT_TRUE(one.first.equal(two.first));
+  EXPECT_TRUE(one.second.equal(two.second));
 }
 
 TEST(Bf16Attention, KeepsANanAndTakesLargeScores) {

@@ -115,7 +115,26 @@ TEST(Layers, ConvolutionOfAnUpsampledImage) {
       ASSERT_EQ(actual.sizes(), expected[i].sizes());
       EXPECT_LT((actual - expected[i]).abs().max().item<float>(), 6e-6F) << inputs[i].sizes();
     }
+    EXPECT_THROW(conv.forward(inputs[0]), Error);
+    EXPECT_THROW(conv.forward_plus(inputs[0], inputs[0]), Error);
+    EXPECT_THROW(conv.forward_onto(inputs[0], inputs[0]), Error);
+    EXPECT_THROW(conv.forward_gelu(inputs[0]), Error);
   }
+}
+
+TEST(Layers, AConvolutionPackedForJoinedInputsTakesNoOthers) {
+  const c10::NoGradGuard no_grad;
+  Conv2d conv(48, 32, 1);
+  conv.init(at::detail::createCPUGenerator(6));
+  const at::Tensor x = at::randn({2, 32, 4, 4}).contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor rest = at::randn({2, 16, 4, 4}).contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor expected = conv.forward_joined(x, rest);
+  conv.pack_joined({2, 48, 4, 4}, 32);
+  EXPECT_LT((conv.forward_joined(x, rest) - expected).abs().max().item<float>(), 6e-6F);
+  EXPECT_THROW(conv.forward(x), Error) << "half of the weight would be left out";
+  EXPECT_THROW(conv.forward_plus(x, expected), Error);
+  EXPECT_THROW(conv.forward_onto(expected, x), Error);
+  EXPECT_THROW(conv.forward_gelu(x), Error);
 }
 
 // What follows a convolution is part of its pass once the weight is packed; the results are those of the plain layers.

@@ -1,6 +1,7 @@
 // Memory that is kept for the next tensor: reuse, bounds, threads.
 #include "mdm/ops/memory.h"
 
+#include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -69,7 +70,7 @@ TEST(BlockCache, KeepsNoMoreThanAQuarterAboveWhatWasInUse) {
 
 TEST(BlockCache, SaysWhenThereIsNoMemory) {
   BlockCache cache;
-  EXPECT_THROW(cache.take(size_t{1} << 60), std::exception);
+  EXPECT_THROW(cache.take(size_t{1} << 60), c10::OutOfMemoryError);
   EXPECT_EQ(cache.state().in_use, 0u);
 }
 

@@ -6,7 +6,7 @@
 // a step goes from lambda to lambda + h. Steps to gamma = 1 (h infinite) and from gamma = 0 are of first order.
 #pragma once
 
-#include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "mdm/diffusion/sampler.h"
@@ -15,8 +15,8 @@ namespace mdm {
 
 /// What a multi-step method remembers of the step before: the predictions, and where they were made.
 struct PredictionHistory {
-  std::vector<at::Tensor> x_0;       ///< per level
-  std::vector<double> half_log_snr;  ///< lambda per level
+  std::vector<at::Tensor> x_0;  ///< per level; empty before the first step
+  int64_t t = 0;                ///< index of the gammas
 };
 
 /// DPM-Solver++(2M), arXiv 2211.01095, algorithm 2; or its stochastic form SDE-DPM-Solver++(2M), appendix D of the
@@ -42,6 +42,9 @@ class UniPcSampler : public Sampler {
                    NoiseSource& noise) override;
 
  private:
+  at::Tensor corrected(const Schedule& schedule, size_t level, int64_t t, const at::Tensor& x_t,
+                       const at::Tensor& x_0) const;
+
   std::vector<at::Tensor> before_;  // the corrected state that the last step started from
   PredictionHistory last_, second_last_;
 };

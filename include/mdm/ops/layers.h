@@ -42,7 +42,8 @@ class Linear : public torch::nn::Module {
 class Conv2d : public torch::nn::Module {
  public:
   Conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride = 1, int64_t padding = 0);
-  at::Tensor forward(const at::Tensor& x) const;  ///< (B, in, H, W) -> (B, out, H', W')
+  /// (B, in, H, W) -> (B, out, H', W'). Error when the weight was packed for joined or upsampled inputs.
+  at::Tensor forward(const at::Tensor& x) const;
   /// forward(x) + added. `added` may be overwritten when the weight is packed: then it is one pass.
   at::Tensor forward_onto(at::Tensor added, const at::Tensor& x) const;
   /// forward(x) + added, which stays as it is.
@@ -61,7 +62,7 @@ class Conv2d : public torch::nn::Module {
   void pack(at::IntArrayRef input_size);
   /// The same for forward_upsampled() with x of this size, which then is the only one that can be called.
   void pack_upsampled(at::IntArrayRef input_size);
-  /// The same for forward_joined() of a 1x1 convolution, whose x has `first_channels`.
+  /// The same for forward_joined() of a 1x1 convolution, whose x has `first_channels`; no other can be called then.
   void pack_joined(at::IntArrayRef input_size, int64_t first_channels);
   bool packed_joined() const { return packed_rest_.defined(); }
 
@@ -71,6 +72,7 @@ class Conv2d : public torch::nn::Module {
  private:
   bool is_product(const at::Tensor& x) const;
   void drop_plain_weight();
+  void check_packed_for_plain_inputs() const;
 
   std::vector<int64_t> stride_, padding_;
   // At most one kind of packed weight is there.
