@@ -31,9 +31,9 @@ def share(options, sampler, steps):
     if not os.path.exists(report):
         shutil.rmtree(folder, ignore_errors=True)
         run([os.path.join(options.bin, "sample"), "--checkpoint", options.checkpoint, "--prompts-file",
-                        os.path.join(options.work, "prompts.txt"), "--sample-dir", folder, "--sampler", sampler,
-                        "--num-inference-steps", str(steps), "--precision", "bf16", "--seed", "100", "--grid", "false",
-                        "--gallery", "false"])  # fmt: skip
+             os.path.join(options.work, "prompts.txt"), "--sample-dir", folder, "--sampler", sampler,
+             "--num-inference-steps", str(steps), "--precision", "bf16", "--seed", "100", "--grid", "false",
+             "--gallery", "false"])  # fmt: skip
         judged = run([os.path.join(options.bin, "demo_dataset"), "judge", "--images", folder])
         with open(report + ".part", "w") as file:
             file.write(judged[judged.index("{"):])

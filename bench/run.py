@@ -26,7 +26,8 @@ ROOT = os.path.dirname(HERE)
 
 
 class Row:
-    def __init__(self, name, what, config, text_width, text_length, images, reference_config=None, apart=False, flags=()):
+    def __init__(self, name, what, config, text_width, text_length, images, reference_config=None, apart=False,
+                 flags=()):  # fmt: skip
         self.name, self.what, self.text_width, self.text_length = name, what, text_width, text_length
         self.images, self.apart, self.flags = images, apart, list(flags)
         self.config = os.path.join(ROOT, "configs", config)
