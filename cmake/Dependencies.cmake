@@ -25,6 +25,10 @@ if(MDM_WITH_CURL)
   find_package(CURL REQUIRED)  # 7.85 or later
   find_package(pugixml REQUIRED)  # what S3 answers
 endif()
+if(MDM_WITH_SERVING)
+  find_package(Boost 1.81 REQUIRED)  # Beast and Asio, headers alone
+  find_package(prometheus-cpp CONFIG REQUIRED)
+endif()
 # Collectives of several processes: c10d's Gloo on CPUs (LibTorch has the code, but not these headers of its own), and
 # NCCL in a build with CUDA.
 option(MDM_WITH_GLOO "Several processes on CPUs (needs Gloo's headers)" ON)

@@ -17,6 +17,9 @@ endif()
 file(RELATIVE_PATH mdm_bin_to_lib "/${CMAKE_INSTALL_BINDIR}" "/${CMAKE_INSTALL_LIBDIR}")
 
 set(mdm_libraries mdm mdm_demo_library mdm_ingest_library)
+if(MDM_WITH_SERVING)
+  list(APPEND mdm_libraries mdm_serving_library)
+endif()
 set_target_properties(${mdm_libraries} PROPERTIES INSTALL_RPATH "$ORIGIN;${mdm_torch_rpath}")
 install(TARGETS ${mdm_libraries} EXPORT mdmTargets
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"

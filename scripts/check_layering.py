@@ -34,6 +34,8 @@ THIRD_PARTY = {
     "OpenSSL": (r"openssl/", {"core"}),
     "FreeType": (r"ft2build\.h|freetype/", {"demo"}),
     "HarfBuzz": (r"hb\.h|hb-", {"demo"}),
+    "Boost": (r"boost/", {"serving"}),
+    "prometheus-cpp": (r"prometheus/", {"serving"}),
     "zlib": (r"zlib\.h", None),
     "nlohmann-json": (r"nlohmann/", None),
     "c10d": (r"distributed/c10d/|gloo/", {"distributed"}),

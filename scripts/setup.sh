@@ -56,7 +56,8 @@ fi
 packages=(
   g++ cmake ninja-build ccache pkg-config
   libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libsentencepiece-dev
-  libstb-dev libturbojpeg0-dev libpng-dev libwebp-dev zlib1g-dev libcurl4-openssl-dev libssl-dev libpugixml-dev libgloo-dev libgtest-dev libgmock-dev
+  libstb-dev libturbojpeg0-dev libpng-dev libwebp-dev zlib1g-dev libcurl4-openssl-dev libssl-dev libpugixml-dev libgloo-dev
+  libboost1.81-dev prometheus-cpp-dev libgtest-dev libgmock-dev
   python3 python3-pip unzip ca-certificates)
 if [[ "$dev" == yes ]]; then
   # The second line: what the demo data's emoji are made from, and by.

@@ -50,6 +50,8 @@ struct Field {
   std::string json() const;
   std::string type() const;     ///< "int", "number", "yes|no", "text", "A|B|C", "int,int,..."
   std::string allowed() const;  ///< the range in words; "" when anything goes
+  std::optional<double> least() const { return low_; }
+  std::optional<double> most() const { return high_; }
   bool is_bool() const { return std::holds_alternative<bool*>(target); }
   bool is_text_list() const { return std::holds_alternative<std::vector<std::string>*>(target); }
 

@@ -84,6 +84,7 @@ std::vector<at::Tensor> GuidedModel::forward(const std::vector<at::Tensor>& x_t,
 
 std::vector<at::Tensor> GuidedModel::operator()(const std::vector<at::Tensor>& x_t, const at::Tensor& times) {
   const int64_t batch = times.size(0);
+  if (keeps_halves_) halves_ = {times[0].item<int64_t>(), x_t, {}, {}};
   if (options_.scale == 1 || !active_) return forward(x_t, times, conditional(batch));
   if (rows_ != 2 * batch) {
     fail("guidance needs ", 2 * batch, " rows of conditioning for ", batch, " images, but there are ", rows_);
@@ -93,6 +94,10 @@ std::vector<at::Tensor> GuidedModel::operator()(const std::vector<at::Tensor>& x
   std::vector<at::Tensor> out = forward(both, at::cat({times, times}), conditioning_);
   for (at::Tensor& prediction : out) {
     const at::Tensor unconditional = prediction.narrow(0, 0, batch), conditional = prediction.narrow(0, batch, batch);
+    if (keeps_halves_) {
+      halves_.unconditional.push_back(unconditional);
+      halves_.conditional.push_back(conditional);
+    }
     const at::Tensor guided = unconditional + (conditional - unconditional) * options_.scale;
     prediction = options_.rescale > 0 ? rescaled(guided, conditional, options_.rescale) : guided;
   }

@@ -23,7 +23,11 @@ Denoiser::Denoiser(const Schedule& schedule, ModelCallback model, std::optional<
 
 std::vector<at::Tensor> Denoiser::predict(const std::vector<at::Tensor>& x_t, int64_t t) const {
   const at::Tensor times = at::full({x_t.front().size(0)}, t - 1, x_t.front().options().dtype(at::kLong));
-  const std::vector<at::Tensor> predictions = model_(x_t, times);
+  return pictures_of(model_(x_t, times), x_t, t);
+}
+
+std::vector<at::Tensor> Denoiser::pictures_of(const std::vector<at::Tensor>& predictions,
+                                              const std::vector<at::Tensor>& x_t, int64_t t) const {
   if (predictions.size() != x_t.size()) {
     fail("the model predicts ", predictions.size(), " levels, but the sampler has ", x_t.size());
   }

@@ -1,6 +1,7 @@
 #include "pipeline/device.h"
 
 #include <ATen/Context.h>
+#include <ATen/DeviceAccelerator.h>
 #include <ATen/Parallel.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 
@@ -8,6 +9,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
+#include <sstream>
 
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
@@ -45,6 +48,40 @@ at::Device resolve_device(const std::string& name, int64_t local_rank) {
                       devices, " devices");
   }
   return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+std::vector<at::Device> all_devices(const std::string& name) {
+  const at::Device first = resolve_device(name);
+  std::vector<at::Device> devices = {first};
+  if (first.is_cuda() && (name == "auto" || name == "cuda")) {
+    for (int i = 1; i < cuda_devices(); ++i) devices.emplace_back(at::kCUDA, static_cast<c10::DeviceIndex>(i));
+  }
+  return devices;
+}
+
+namespace {
+
+// The number behind `key` in a file of the kernel, in bytes; -1 when there is none (as "max").
+int64_t number_of_kernel(const char* file, const std::string& key, int64_t unit) {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.compare(0, key.size(), key) != 0) continue;
+    std::istringstream text(line.substr(key.size()));
+    int64_t number = -1;
+    return text >> number ? number * unit : -1;
+  }
+  return -1;
+}
+
+}  // namespace
+
+int64_t available_memory(at::Device device) {
+  if (!device.is_cpu()) return static_cast<int64_t>(at::accelerator::getMemoryInfo(device.index()).first);
+  int64_t bytes = number_of_kernel("/proc/meminfo", "MemAvailable:", 1024);
+  const int64_t limit = number_of_kernel("/sys/fs/cgroup/memory.max", "", 1);
+  const int64_t used = number_of_kernel("/sys/fs/cgroup/memory.current", "", 1);
+  if (limit >= 0 && used >= 0) bytes = bytes < 0 ? limit - used : std::min(bytes, limit - used);
+  return std::max<int64_t>(bytes, 0);
 }
 
 void apply_runtime(const RuntimeConfig& runtime, const Launch& launch) {

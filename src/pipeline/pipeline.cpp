@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
@@ -19,7 +20,9 @@
 #include "mdm/media/resize.h"
 #include "mdm/text/text_encoder.h"
 #include "pipeline/device.h"
+#include "pipeline/inside_probe.h"
 #include "pipeline/loaded_checkpoint.h"
+#include "pipeline/shared_text_encoders.h"
 
 namespace mdm {
 namespace {
@@ -42,9 +45,27 @@ std::vector<Image> images_of(const at::Tensor& batch, const Compat& compat = {})
 // A look at the state of a run, on the scale of images.
 class StepView : public GenerationStep {
  public:
-  StepView(const SampleState& state, const Schedule& schedule) : state_(state), schedule_(schedule) {}
+  // `probe` and `guided`: null unless someone looks inside.
+  StepView(const SampleState& state, const Denoiser& denoiser, const InsideProbe* probe, const GuidedModel* guided)
+      : state_(state), denoiser_(denoiser), schedule_(denoiser.schedule()), probe_(probe), guided_(guided) {}
   Image predicted(size_t at, size_t level) const override { return look(state_.x_0, at, level); }
   Image noisy(size_t at, size_t level) const override { return look(state_.x_t, at, level); }
+  Image predicted_by(GuidanceHalf half, size_t at, size_t level) const override {
+    if (guided_ == nullptr) return {};
+    const GuidedModel::Halves& halves = guided_->halves();
+    const auto& predictions = half == GuidanceHalf::kConditional ? halves.conditional : halves.unconditional;
+    if (predictions.empty()) return {};
+    return look(denoiser_.pictures_of(predictions, halves.x_t, halves.time + 1), at, level);
+  }
+  std::vector<AttentionMap> attention(size_t at) const override {
+    if (probe_ == nullptr) return {};
+    // With guidance the prompts are the second half of the rows.
+    const bool both = guided_ != nullptr && !guided_->halves().conditional.empty();
+    return probe_->attention(at + (both ? count : 0));
+  }
+  std::vector<BlockTime> block_times() const override {
+    return probe_ == nullptr ? std::vector<BlockTime>() : probe_->block_times();
+  }
 
  private:
   Image look(const std::vector<at::Tensor>& levels, size_t at, size_t level) const {
@@ -55,7 +76,10 @@ class StepView : public GenerationStep {
   }
 
   const SampleState& state_;
+  const Denoiser& denoiser_;
   const Schedule& schedule_;
+  const InsideProbe* probe_;
+  const GuidedModel* guided_;
 };
 
 // The pictures that are made together.
@@ -73,6 +97,19 @@ void draw_missing(UNet& model) {
   model.init({make_generator(kSeed), LayerInit::kZero});
 }
 
+ModelPart part_of(const std::string& name, const torch::nn::Module& module) {
+  ModelPart part;
+  part.name = name;
+  part.type = module.name();
+  part.type.erase(0, part.type.rfind(':') + 1);  // no find: npos + 1 is 0
+  for (const auto& parameter : module.parameters(/*recurse=*/false)) part.parameters += parameter.numel();
+  for (const auto& child : module.named_children()) {
+    part.parts.push_back(part_of(child.key(), *child.value()));
+    part.parameters += part.parts.back().parameters;
+  }
+  return part;
+}
+
 void check_settings(const SampleConfig& sample) {
   const auto check = [](bool holds, const char* name, const char* range) {
     if (!holds) fail<ConfigError>(name, ": must be ", range);
@@ -86,17 +123,20 @@ void check_settings(const SampleConfig& sample) {
 }  // namespace
 
 struct Pipeline::Impl {
-  Impl(Config source, const Compat& compat_source)
+  Impl(Config source, const Compat& compat_source, std::shared_ptr<SharedTextEncoders> shared_source)
       : config(std::move(source)),
         compat(compat_source),
         device(resolve_device(config.runtime.device)),
         scales(level_scales(config.model)),
-        schedule(config.diffusion.sampler_config, scales) {
+        schedule(config.diffusion.sampler_config, scales),
+        shared(std::move(shared_source)) {
     if (config.sample.checkpoint.empty()) fail<ConfigError>("checkpoint: no file of weights is named");
     const TensorFile file = open_weights(config.sample.checkpoint, config.sample.ema);
     text_width = text_width_of(file, config.model.levels.size());
     try {
-      load_weights(file, *make_model(config.model, text_width), config.sample.allow_partial, /*compare_only=*/true);
+      const auto model_of_config = make_model(config.model, text_width);
+      structure = part_of(config.model.kind(), *model_of_config);
+      load_weights(file, *model_of_config, config.sample.allow_partial, /*compare_only=*/true);
     } catch (const CheckpointError& error) {
       fail<CheckpointError>(error.what(), "\n  The config describes a ", config.model.kind(),
                             "; use the config that belongs to this checkpoint, or none where it holds its own.");
@@ -111,7 +151,8 @@ struct Pipeline::Impl {
     options.device = device;
     options.class_width = text_width;  // the reference numbers classes from 3, which widens the vectors
     options.checkpoint = config.sample.checkpoint;
-    encoder = make_text_encoder(config.text, config.reader, options);
+    encoder = shared ? shared->get(config.text, config.reader, options)
+                     : make_text_encoder(config.text, config.reader, options);
     if (encoder->width() != text_width) {
       const int64_t width = encoder->width();
       encoder.reset();
@@ -159,19 +200,20 @@ struct Pipeline::Impl {
     ModelOptions options;
     options.dtype = config.runtime.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
     options.channels_last = true;
-    auto loaded = make_model(config.model, text_width, options);
+    auto fresh = make_model(config.model, text_width, options);
     const bool partial = config.sample.allow_partial;
-    if (partial) draw_missing(*loaded);
-    load_weights(open_weights(config.sample.checkpoint, config.sample.ema), *loaded, partial);
-    loaded->eval();
+    if (partial) draw_missing(*fresh);
+    load_weights(open_weights(config.sample.checkpoint, config.sample.ema), *fresh, partial);
+    fresh->eval();
     const bool temporal = std::any_of(config.model.levels.begin(), config.model.levels.end(),
                                       [](const UNetConfig& level) { return level.temporal_mode; });
     if (device.is_cpu() && !temporal) {
-      loaded->pack(rows, side, side);
+      fresh->pack(rows, side, side);
     } else {
-      loaded->to(device);
+      fresh->to(device);
     }
-    model = std::move(loaded);
+    model = std::move(fresh);
+    loaded = true;
   }
 
   at::Tensor start_images(const SampleConfig& sample, int64_t side, int64_t count) const {
@@ -196,7 +238,11 @@ struct Pipeline::Impl {
     const TextEmbedding* text = text_width > 0 ? &batch.text : nullptr;
     Conditioning conditioning =
         guided(sample) ? condition_pairs(*model, text, {}, count) : model->condition(text, {}, count);
-    GuidedModel guided_model(*model, std::move(conditioning), guidance);
+    InsideProbe probe;
+    ForwardContext context;
+    if (callbacks.look_inside) context.probe = &probe;
+    GuidedModel guided_model(*model, std::move(conditioning), guidance, context);
+    if (callbacks.look_inside) guided_model.keep_halves();
     const Denoiser denoiser(schedule, guided_model.callback(), sample.threshold);
 
     std::vector<uint64_t> seeds;
@@ -213,14 +259,19 @@ struct Pipeline::Impl {
     run.start_images = start_images(sample, side, count);
     if (run.start_images.defined()) run.first_step = first_step_for_strength(run.timesteps, sample.strength);
     run.cancel = callbacks.cancel;
-    run.before_step = [&](const SamplingStep& step) { guided_model.begin_step(step); };
+    run.before_step = [&](const SamplingStep& step) {
+      guided_model.begin_step(step);
+      probe.begin();
+    };
     run.after_step = [&](const SamplingStep& step, const SampleState& state) {
       if (!callbacks.on_step) return;
-      StepView view(state, schedule);
+      const bool inside = callbacks.look_inside;
+      StepView view(state, denoiser, inside ? &probe : nullptr, inside ? &guided_model : nullptr);
       view.step = step.index - run.first_step + 1;
       view.steps = step.count - run.first_step;
       view.first = batch.first;
       view.count = batch.count;
+      view.time = step.t - 1;
       callbacks.on_step(view);
     };
     const SamplingResult result = run_sampler(*sampler, denoiser, noise, run);
@@ -263,17 +314,25 @@ struct Pipeline::Impl {
   std::vector<int64_t> scales;
   Schedule schedule;
   int64_t text_width = -1;
-  std::unique_ptr<TextEncoder> encoder;
+  std::shared_ptr<SharedTextEncoders> shared;  // may be null
+  ModelPart structure;
+  std::shared_ptr<TextEncoder> encoder;
   std::shared_ptr<UNet> model;
+  std::atomic<bool> loaded{false};  // whether there is a model, for other threads
+  std::mutex tokenizer_mutex;
+  bool tokenizer_opened = false;
+  std::unique_ptr<const PromptTokenizer> tokenizer;
 };
 
-Pipeline::Pipeline(Config config, const Compat& compat) : impl_(std::make_unique<Impl>(std::move(config), compat)) {}
+Pipeline::Pipeline(Config config, const Compat& compat, std::shared_ptr<SharedTextEncoders> shared)
+    : impl_(std::make_unique<Impl>(std::move(config), compat, std::move(shared))) {}
 Pipeline::Pipeline(Pipeline&&) noexcept = default;
 Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
 Pipeline::~Pipeline() = default;
 
 Pipeline Pipeline::from_checkpoint(const std::filesystem::path& checkpoint,
-                                   const std::vector<std::filesystem::path>& yaml_files, const Overrides& overrides) {
+                                   const std::vector<std::filesystem::path>& yaml_files, const Overrides& overrides,
+                                   std::shared_ptr<SharedTextEncoders> shared) {
   LoadRequest request;
   request.yaml_files = yaml_files;
   request.overrides = overrides;
@@ -285,12 +344,39 @@ Pipeline Pipeline::from_checkpoint(const std::filesystem::path& checkpoint,
   LoadedConfig loaded = load(request);
   for (const std::string& warning : loaded.warnings) log_warning(warning);
   loaded.config.sample.checkpoint = checkpoint.string();
-  return Pipeline(std::move(loaded.config));
+  return Pipeline(std::move(loaded.config), {}, std::move(shared));
 }
 
 const Config& Pipeline::config() const { return impl_->config; }
 size_t Pipeline::levels() const { return impl_->scales.size(); }
 int64_t Pipeline::text_width() const { return impl_->text_width; }
+const std::vector<float>& Pipeline::gammas(size_t level) const { return impl_->schedule.gammas(level); }
+int64_t Pipeline::shrinkage(size_t level) const { return impl_->scales.front() / impl_->scales.at(level); }
+const ModelPart& Pipeline::structure() const { return impl_->structure; }
+bool Pipeline::loaded() const { return impl_->loaded; }
+
+int64_t Pipeline::weight_bytes() const {
+  return impl_->structure.parameters * (impl_->config.runtime.precision == Precision::kBf16 ? 2 : 4);
+}
+
+void Pipeline::unload() {
+  impl_->loaded = false;
+  impl_->model.reset();
+  impl_->encoder.reset();
+}
+
+PromptTokens Pipeline::tokens(const std::string& prompt) const {
+  if (impl_->text_width <= 0) return {};
+  {
+    const std::lock_guard<std::mutex> lock(impl_->tokenizer_mutex);
+    if (!impl_->tokenizer_opened) {
+      const Config& config = impl_->config;
+      impl_->tokenizer = PromptTokenizer::open(config.text, config.reader, config.sample.checkpoint);
+      impl_->tokenizer_opened = true;
+    }
+  }
+  return impl_->tokenizer ? impl_->tokenizer->tokens(prompt) : PromptTokens();
+}
 
 int64_t Pipeline::image_side(const SampleConfig& sample) const {
   const Config& config = impl_->config;

@@ -233,6 +233,11 @@ std::optional<std::string> kept_vocabulary(const OpenedSection& section) {
   return item->get<std::string>();
 }
 
+MdmTokenizer tokenizer_of(const OpenedSection& section, const TextConfig& text, const std::string& where) {
+  const auto kept = kept_vocabulary(section);
+  return kept ? MdmTokenizer::from_vocab_text(*kept, concat(where, ": ", kTextVocabularyItem)) : mdm_tokenizer_of(text);
+}
+
 }  // namespace
 
 bool holds_text_encoder(const std::filesystem::path& checkpoint) { return open_section(checkpoint).has_value(); }
@@ -261,6 +266,10 @@ void JointTextEncoder::load(const std::filesystem::path& checkpoint) {
   load_text_encoder(checkpoint, tensors());
 }
 
+MdmTokenizer joint_tokenizer(const std::filesystem::path& checkpoint, const TextConfig& text) {
+  return tokenizer_of(required_section(checkpoint), text, printable(checkpoint.string(), 1000));
+}
+
 std::unique_ptr<JointTextEncoder> JointTextEncoder::make(const TextConfig& text, const ReaderConfig& reader) {
   auto tokenizer = mdm_tokenizer_of(text);
   auto network = std::make_shared<JointTextNetwork>(joint_shape(text, tokenizer.vocab_size()));
@@ -273,9 +282,7 @@ std::unique_ptr<JointTextEncoder> JointTextEncoder::from_checkpoint(const std::f
                                                                     const ReaderConfig& reader) {
   const OpenedSection section = required_section(checkpoint);
   const std::string where = printable(checkpoint.string(), 1000);
-  const auto kept = kept_vocabulary(section);
-  auto tokenizer =
-      kept ? MdmTokenizer::from_vocab_text(*kept, concat(where, ": ", kTextVocabularyItem)) : mdm_tokenizer_of(text);
+  MdmTokenizer tokenizer = tokenizer_of(section, text, where);
   const auto shape = joint_shape(text, tokenizer.vocab_size());
   check_shape(section, shape, where);
   auto encoder = std::make_unique<JointTextEncoder>(std::move(tokenizer), std::make_shared<JointTextNetwork>(shape),

@@ -13,6 +13,7 @@ namespace mdm {
 struct T5Tokenizer::Impl {
   SentencepieceModel sentencepiece;
   std::unordered_map<std::string, int32_t> ids;  // of the pieces
+  std::vector<std::string_view> pieces = {};     // by id; the texts are the keys of `ids`
   int32_t pad = -1, eos = -1, unk = -1;
 };
 
@@ -62,6 +63,8 @@ T5Tokenizer T5Tokenizer::open(const std::filesystem::path& spiece_model) {
   check_unigram_model(model, where);
   auto ids = ids_of_pieces(model, where);
   auto impl = std::make_unique<Impl>(Impl{SentencepieceModel(serialize(model), where), std::move(ids)});
+  impl->pieces.resize(model.pieces.size());
+  for (const auto& [piece, id] : impl->ids) impl->pieces[static_cast<size_t>(id)] = piece;
   impl->pad = impl->ids.at("<pad>");
   impl->eos = impl->ids.at("</s>");
   impl->unk = impl->ids.at("<unk>");
@@ -104,6 +107,7 @@ int32_t T5Tokenizer::id_of(std::string_view piece) const {
   const auto at = impl_->ids.find(std::string(piece));
   return at == impl_->ids.end() ? -1 : at->second;
 }
+std::string_view T5Tokenizer::piece(int32_t id) const { return impl_->pieces.at(static_cast<size_t>(id)); }
 int32_t T5Tokenizer::pad_id() const { return impl_->pad; }
 int32_t T5Tokenizer::eos_id() const { return impl_->eos; }
 int32_t T5Tokenizer::bos_id() const { return impl_->unk; }

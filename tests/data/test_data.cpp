@@ -32,6 +32,7 @@ class WordTokenizer final : public Tokenizer {
   std::string kind() const override { return "words"; }
   int64_t vocab_size() const override { return 1000; }
   int32_t id_of(std::string_view) const override { return -1; }
+  std::string_view piece(int32_t) const override { return "word"; }
   int32_t pad_id() const override { return 0; }
   int32_t eos_id() const override { return 1; }
   int32_t bos_id() const override { return 2; }

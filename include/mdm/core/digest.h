@@ -52,4 +52,7 @@ std::string hmac_sha256(std::string_view key, std::string_view message);
 /// Bytes as lower-case hexadecimal.
 std::string to_hex(std::string_view bytes);
 
+/// Bytes in base64 (RFC 4648, section 4), with padding.
+std::string to_base64(std::string_view bytes);
+
 }  // namespace mdm

@@ -44,6 +44,16 @@ class GuidedModel {
   /// As a callback; this must outlive it.
   ModelCallback callback();
 
+  /// What the last guided call was made of; see keep_halves().
+  struct Halves {
+    int64_t time = -1;                                   ///< of the call
+    std::vector<at::Tensor> x_t;                         ///< per level
+    std::vector<at::Tensor> unconditional, conditional;  ///< predictions per level; empty when guidance did not act
+  };
+  /// Has them kept from now on, for someone who looks on.
+  void keep_halves() { keeps_halves_ = true; }
+  const Halves& halves() const { return halves_; }
+
  private:
   std::vector<at::Tensor> forward(const std::vector<at::Tensor>& x_t, const at::Tensor& times,
                                   const Conditioning& conditioning) const;
@@ -56,6 +66,8 @@ class GuidedModel {
   int64_t rows_ = 0;               // of conditioning_; 0: it has no rows (neither text nor micros)
   int64_t conditional_rows_ = -1;  // for which batch conditional_ was made
   bool active_ = true;
+  bool keeps_halves_ = false;
+  Halves halves_;
 };
 
 }  // namespace mdm

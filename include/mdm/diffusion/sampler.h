@@ -48,6 +48,10 @@ class Denoiser {
   /// other shapes.
   std::vector<at::Tensor> predict(const std::vector<at::Tensor>& x_t, int64_t t) const;
 
+  /// The same for an output that the model has given already.
+  std::vector<at::Tensor> pictures_of(const std::vector<at::Tensor>& predictions, const std::vector<at::Tensor>& x_t,
+                                      int64_t t) const;
+
   const Schedule& schedule() const { return *schedule_; }
 
  private:

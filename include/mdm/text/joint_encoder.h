@@ -104,6 +104,10 @@ class JointTextEncoder final : public TextEncoder {
   int32_t pad_id_;
 };
 
+/// The tokenizer of a checkpoint's text encoder: of the vocabulary that the file keeps, else of `text.vocab_file`.
+/// CheckpointError when the file has no text encoder.
+MdmTokenizer joint_tokenizer(const std::filesystem::path& checkpoint, const TextConfig& text);
+
 /// Whether the file holds a text encoder (kTextEncoderSection). CheckpointError when it can't be read.
 bool holds_text_encoder(const std::filesystem::path& checkpoint);
 

@@ -42,14 +42,13 @@ class MdmTokenizer final : public Tokenizer {
   std::string kind() const override { return "mdm"; }
   int64_t vocab_size() const override;
   int32_t id_of(std::string_view piece) const override;
+  std::string_view piece(int32_t id) const override;
   int32_t pad_id() const override;
   int32_t eos_id() const override;
   int32_t bos_id() const override;
 
   /// The lattice alone: ids of `bytes` as they are, without added spaces, EOS or limits.
   std::vector<int32_t> tokenize(std::string_view bytes, bool use_scores = true) const;
-  /// The bytes of a piece (with spaces for U+2581); ids in [0, vocab_size).
-  std::string_view piece(int32_t id) const;
   double cost(int32_t id) const;
   /// The vocabulary as the text of a .vocab file, to be kept in a checkpoint. ConfigError when a piece has no
   /// place in such a file.

@@ -28,6 +28,7 @@ class T5Tokenizer final : public Tokenizer {
   std::string kind() const override { return "t5"; }
   int64_t vocab_size() const override;
   int32_t id_of(std::string_view piece) const override;
+  std::string_view piece(int32_t id) const override;
   int32_t pad_id() const override;
   int32_t eos_id() const override;
   int32_t bos_id() const override;

@@ -62,6 +62,8 @@ class Tokenizer {
   virtual int64_t vocab_size() const = 0;  ///< ids are in [0, vocab_size)
   /// The id of a piece of the vocabulary as it stands there (for mdm with spaces for U+2581), -1 if there is none.
   virtual int32_t id_of(std::string_view piece) const = 0;
+  /// The piece of an id in [0, vocab_size) as it stands in the vocabulary (for mdm with spaces for U+2581).
+  virtual std::string_view piece(int32_t id) const = 0;
   virtual int32_t pad_id() const = 0;
   virtual int32_t eos_id() const = 0;
   virtual int32_t bos_id() const = 0;  ///< the reference's: `<unk>`

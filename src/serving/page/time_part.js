@@ -1,0 +1,65 @@
+// Where the time of a picture went, block by block.
+import {bar} from "./bar.js";
+import {call} from "./api.js";
+import {breakable, make, reveal} from "./dom.js";
+import {duration, percent} from "./words.js";
+
+export class TimePart {
+  constructor(inside) {
+    this.inside = inside;
+    this.note = make("p", {class: "note"});
+    this.order = make("select", {id: "time-order", onchange: () => this.list()},
+                      make("option", {}, "as in the model"), make("option", {}, "longest first"));
+    this.total = make("p", {class: "explained"});
+    this.rows = make("tbody");
+    this.body = make("div", {}, this.total,
+        make("div", {class: "inline-field"}, make("label", {for: "time-order"}, "Order"), this.order),
+        make("table", {class: "bars"}, make("thead", {}, make("tr", {}, make("th", {scope: "col"}, "Block"),
+            make("th", {scope: "col"}, "Share"), make("th", {scope: "col", class: "number"}, "Time"))), this.rows));
+    this.root = make("div", {}, this.note, this.body);
+    this.reset();
+  }
+
+  reset() {
+    this.data = null;
+    this.asked = null;
+    this.trouble = null;
+  }
+
+  show() {
+    const lack = this.inside.lack(true) ?? this.trouble;
+    if (lack === null && this.data === null) this.load();
+    const note = lack ?? (this.data === null ? "Asking the server…" : null);
+    this.note.textContent = note ?? "";
+    reveal(this.note, note !== null);
+    reveal(this.body, note === null);
+  }
+
+  async load() {
+    const {job} = this.inside;
+    if (this.asked === job.id) return;
+    this.asked = job.id;
+    try {
+      const data = await call("GET", `/mdm/v1/jobs/${job.id}/time`);
+      if (this.inside.job?.id !== job.id) return;
+      this.data = data;
+      this.list();
+    } catch (error) {
+      if (this.inside.job?.id !== job.id) return;
+      this.trouble = error.message;
+    }
+    this.show();
+  }
+
+  list() {
+    const parts = [...this.data.parts];
+    if (this.order.selectedIndex === 1) parts.sort((a, b) => b.seconds - a.seconds);
+    const sum = parts.reduce((total, part) => total + part.seconds, 0);
+    const longest = Math.max(...parts.map(part => part.seconds), 1e-9);
+    this.total.textContent = `The model computed for ${duration(this.data.seconds)}. Bars are against the longest block.`;
+    this.rows.replaceChildren(...parts.map(part => make("tr", {}, make("th", {scope: "row"}, breakable(part.name)),
+        make("td", {}, make("div", {class: "bar-cell"}, bar(part.seconds / longest),
+                            make("span", {class: "number"}, percent(part.seconds / (sum || 1))))),
+        make("td", {class: "number"}, duration(part.seconds)))));
+  }
+}
