@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The tests of everything that reads what others wrote, and of our own kernels, under AddressSanitizer and UBSan.
+# The tests of everything that reads what others wrote or send, and of our own kernels, under AddressSanitizer and UBSan.
 # MDM_MUTANTS: damaged copies that each parser is fed (2,000 unless set).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-tests=(core_test config_test checkpoint_test ops_test text_test media_test net_test data_test ingest_test)
+tests=(core_test config_test checkpoint_test ops_test text_test media_test net_test data_test ingest_test serving_test)
 scripts/build.sh asan "${tests[@]}"
 
-export MDM_MUTANTS="${MDM_MUTANTS:-2000}" OMP_WAIT_POLICY=passive
+export MDM_MUTANTS="${MDM_MUTANTS:-2000}" MDM_LOAD_SECONDS="${MDM_LOAD_SECONDS:-5}" OMP_WAIT_POLICY=passive
 export ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1:${ASAN_OPTIONS:-}"
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:${UBSAN_OPTIONS:-}"
 # shellcheck disable=SC2016  # expanded by the inner shell

@@ -10,9 +10,9 @@ usage: scripts/setup.sh [--cpu | --cuda] [--dev] [--print-mode]
   --cpu         LibTorch for the CPU (about 550 MB to download, 550 MB on disk)
   --cuda        LibTorch with CUDA (about 2.5 GB to download, 4.5 GB on disk); needs the CUDA Toolkit
                 neither: --cuda where both nvcc and a working GPU are there, else --cpu
-  --dev         also the tools for working on the code (clang-format, clang-tidy), the emoji of the demo data,
-                TensorBoard (in .cache/tensorboard), with which a test reads event files, and moto (in .cache/moto),
-                the S3 of tests
+  --dev         also the tools for working on the code (clang-format, clang-tidy), the emoji of the demo data, and
+                what tests use beside us: TensorBoard, moto (an S3), clients of web_demo (each in a folder of .cache),
+                and Chromium
   --print-mode  only print which of cpu and cuda it would be
 LibTorch is not fetched when MDM_TORCH_ROOT, Torch_DIR or CMAKE_PREFIX_PATH name one.
 TEXT
@@ -61,7 +61,7 @@ packages=(
   python3 python3-pip unzip ca-certificates)
 if [[ "$dev" == yes ]]; then
   # The second line: what the demo data's emoji are made from, and by.
-  packages+=(clang-format-14 clang-tidy-14 python3-venv openmpi-bin
+  packages+=(clang-format-14 clang-tidy-14 python3-venv openmpi-bin chromium chromium-driver
     libfreetype-dev libharfbuzz-dev fonts-noto-color-emoji unicode-data)
 fi
 
@@ -225,25 +225,16 @@ fetch_libtorch() {
   rm -rf "$work"
 }
 
-# The package that a test reads event files with, in a virtual environment of its own. Nothing else needs it.
-install_tensorboard() {
-  local venv=.cache/tensorboard
-  if "$venv/bin/python" -c 'import tensorboard' 2>/dev/null; then return; fi
-  say "installing TensorBoard in $venv"
+# Python packages that some tests need and nothing else does, in a virtual environment of their own:
+# install_python NAME "MODULE, MODULE" REQUIREMENT...
+install_python() {
+  local venv=".cache/$1" name="$1" modules="$2"
+  shift 2
+  if "$venv/bin/python" -c "import $modules" 2>/dev/null; then return; fi
+  say "installing $name for tests in $venv"
   if ! { "$(find_python)" -m venv "$venv" &&
-    "$venv/bin/python" -m pip --disable-pip-version-check install -q 'tensorboard>=2.14,<3'; } >>"$log" 2>&1 </dev/null; then
-    say "warning: TensorBoard could not be installed (see $log); the test that needs it will be skipped"
-  fi
-}
-
-# The implementation of S3 that tests read from, likewise.
-install_moto() {
-  local venv=.cache/moto
-  if "$venv/bin/python" -c 'import moto, boto3, flask' 2>/dev/null; then return; fi
-  say "installing moto in $venv"
-  if ! { "$(find_python)" -m venv "$venv" &&
-    "$venv/bin/python" -m pip --disable-pip-version-check install -q 'moto[server,s3]>=5,<6'; } >>"$log" 2>&1 </dev/null; then
-    say "warning: moto could not be installed (see $log); the tests that need it will be skipped"
+    "$venv/bin/python" -m pip --disable-pip-version-check install -q "$@"; } >>"$log" 2>&1 </dev/null; then
+    say "warning: $name could not be installed (see $log); the tests that need it will be skipped"
   fi
 }
 
@@ -252,8 +243,11 @@ if ! mkdir -p .cache 2>/dev/null || [[ ! -w .cache ]]; then die "$PWD is not wri
 install_packages
 
 if [[ "$dev" == yes ]]; then
-  install_tensorboard
-  install_moto
+  # What reads event files; the S3 that tests read from; clients of web_demo, and what drives a browser.
+  install_python tensorboard "tensorboard" 'tensorboard>=2.14,<3'
+  install_python moto "moto, boto3, flask" 'moto[server,s3]>=5,<6'
+  install_python web "openai, requests, openapi_spec_validator, selenium" 'openai>=1.50,<3' 'requests>=2.31,<3' \
+    'openapi-spec-validator>=0.7,<1' 'selenium>=4.20,<5'
 fi
 
 named="$(named_libtorch)"

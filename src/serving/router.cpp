@@ -68,6 +68,12 @@ void Router::handle(const std::shared_ptr<Exchange>& exchange) const {
   exchange->answer(std::move(response));
 }
 
+std::vector<std::string> Router::routes() const {
+  std::vector<std::string> all;
+  for (const Route& route : routes_) all.push_back(route.method + " " + route.pattern);
+  return all;
+}
+
 std::string Router::pattern_of(const std::string& path) const {
   std::vector<std::string> places;
   for (const Route& route : routes_) {

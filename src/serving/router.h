@@ -22,6 +22,8 @@ class Router {
 
   // Calls the handler of the request, or answers 404 or 405. An HttpError that is thrown becomes the answer.
   void handle(const std::shared_ptr<Exchange>& exchange) const;
+  // "GET /mdm/v1/jobs", ...
+  std::vector<std::string> routes() const;
   // The pattern that a path belongs to, "other" when none does.
   std::string pattern_of(const std::string& path) const;
 

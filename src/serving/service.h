@@ -52,6 +52,7 @@ class Service {
   std::shared_ptr<Job> job(const std::string& id) const;                    // HttpError 404
   bool stopping() const { return stopping_; }
   std::string figures();
+  std::vector<std::string> routes() const { return router_.routes(); }
 
  private:
   const ServiceOptions options_;

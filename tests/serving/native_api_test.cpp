@@ -5,6 +5,7 @@
 #include <set>
 
 #include "mdm/media/decode.h"
+#include "serving/page_files.h"
 #include "serving/served.h"
 
 namespace mdm::serving {
@@ -264,6 +265,26 @@ TEST_F(NativeApi, ThePageIsThere) {
   const Answer again = served().get("/", {"If-None-Match: " + page.headers.at("etag")});
   EXPECT_EQ(again.status, 304);
   EXPECT_EQ(again.body, "");
+}
+
+// What is described is there, and what is there is described.
+TEST_F(NativeApi, TheDescriptionHasEveryRoute) {
+  const Json description = json(served().get("/openapi.json"));
+  std::set<std::string> described, there;
+  for (const auto& [path, operations] : description["paths"].items()) {
+    for (const auto& [method, operation] : operations.items()) {
+      if (method == "parameters") continue;
+      std::string upper = method;
+      for (char& c : upper) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+      described.insert(upper + " " + path);
+    }
+  }
+  std::set<std::string> page;
+  for (const PageFile& file : page_files()) page.insert("GET " + std::string(file.path));
+  for (const std::string& route : served().service().routes()) {
+    if (page.count(route) == 0) there.insert(route);
+  }
+  EXPECT_EQ(described, there);
 }
 
 TEST_F(NativeApi, CancelsAndForgets) {

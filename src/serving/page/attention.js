@@ -1,6 +1,6 @@
 // What each token of the prompt looks at: maps of cross-attention laid over the picture.
 import {call} from "./api.js";
-import {make, ownUrl, reveal} from "./dom.js";
+import {make, ownUrl, reveal, steered} from "./dom.js";
 import {percent, plural, tokenWord} from "./words.js";
 
 const kSide = 384;       // pixels of the large picture's canvas
@@ -22,11 +22,10 @@ function decodeBytes(text) {
 
 // Weights of one map: an array of numbers per token.
 function readMap(map) {
-  return {
-    title: `${map.layer} (${map.width} × ${map.height})`, layer: map.layer, level: map.level, width: map.width,
-    height: map.height,
-    weights: map.weights.map((text, token) => Float32Array.from(decodeBytes(text), byte => (byte / 255) * map.peak[token])),
-  };
+  const {layer, width, height, peak} = map;
+  const weights = map.weights.map((text, token) => (
+    Float32Array.from(decodeBytes(text), byte => (byte / 255) * peak[token])));
+  return {title: `${layer} (${width} × ${height})`, width, height, weights};
 }
 
 function range(weights) {
@@ -47,7 +46,8 @@ function meanOf(maps) {
   const [first] = maps;
   const weights = first.weights.map((_, token) => first.weights[token].map((__, i) => (
     maps.reduce((sum, map) => sum + map.weights[token][i], 0) / maps.length)));
-  return {...first, title: `mean of ${plural(maps.length, "layer", "layers")} at ${first.width} × ${first.height}`, weights};
+  const title = `mean of ${plural(maps.length, "layer", "layers")} at ${first.width} × ${first.height}`;
+  return {...first, title, weights};
 }
 
 function choices(maps) {
@@ -80,8 +80,9 @@ export class AttentionPart {
              make("div", {class: "inline-field"}, make("label", {for: "attention-layer"}, "Layer"), this.layer),
              make("div", {class: "inline-field"}, make("label", {for: "attention-strength"}, "Overlay"), this.strength),
              make("label", {class: "check"}, this.smooth, "Smooth")));
-    this.root = make("div", {}, make("p", {class: "explained"}, "Where each word of the prompt was looked at, mean over ",
-        "heads and steps. Each token's colours go from where it counts least to where it counts most."), this.note, this.body);
+    this.root = make("div", {}, make("p", {class: "explained"}, "Where each word of the prompt was looked at, mean ",
+        "over heads and steps. Each token's colours go from where it counts least to where it counts most."),
+        this.note, this.body);
     this.reset();
   }
 
@@ -136,10 +137,14 @@ export class AttentionPart {
     this.choose(this.mostPointed());
   }
 
-  // The token that stands out most from its own mean: the best to begin with.
+  // The word that stands out most from its own mean: the best to begin with. Signs such as "</s>" are no words.
   mostPointed() {
-    const {weights} = this.data.maps[0];
-    const points = weights.map(one => Math.max(...one) / (one.reduce((sum, weight) => sum + weight, 0) / one.length || 1));
+    const {tokens, maps} = this.data;
+    const mean = one => one.reduce((sum, weight) => sum + weight, 0) / one.length;
+    const points = tokens.map(({text}, i) => {
+      const weights = maps[0].weights[i];
+      return /^<.*>$/.test(text) ? 0 : Math.max(...weights) / (mean(weights) || 1);
+    });
     return points.indexOf(Math.max(...points));
   }
 
@@ -153,11 +158,8 @@ export class AttentionPart {
   }
 
   steer(event) {
-    const last = this.data.tokens.length - 1;
-    const at = this.token;
-    const to = {ArrowRight: at === last ? 0 : at + 1, ArrowDown: at === last ? 0 : at + 1,
-                ArrowLeft: at === 0 ? last : at - 1, ArrowUp: at === 0 ? last : at - 1, Home: 0, End: last}[event.key];
-    if (to === undefined) return;
+    const to = steered(event.key, this.token, this.data.tokens.length);
+    if (to === null) return;
     event.preventDefault();
     this.choose(to);
     this.tokens.children[to].focus();
@@ -173,7 +175,8 @@ export class AttentionPart {
     const [low, high] = range(map.weights[this.token]);
     this.low.textContent = percent(low);
     this.high.textContent = percent(high);
-    this.words.textContent = `“${word}” gets ${percent(low)} to ${percent(high)} of a place's attention: ${map.title}.`;
+    const shares = `${percent(low)} to ${percent(high)}`;
+    this.words.textContent = `“${word}” gets ${shares} of a place's attention: ${map.title}.`;
     this.canvas.setAttribute("aria-label", `Attention to the token ${word}`);
     this.canvas.dataset.drawn = `${this.token}/${this.layer.selectedIndex}`;
   }

@@ -51,7 +51,16 @@ export function crispUpTo(side, image) {
 
 /// A name of parts with dots or underscores, which may be broken behind these.
 export function breakable(name) {
-  return String(name).split(/(?<=[._])/).flatMap((part, i) => (i === 0 ? [part] : [document.createElement("wbr"), part]));
+  const parts = String(name).split(/(?<=[._])/);
+  return parts.flatMap((part, i) => (i === 0 ? [part] : [document.createElement("wbr"), part]));
+}
+
+/// Where arrows, Home and End lead in a row of `number` things, from `at`; null for other keys. The row is a ring.
+export function steered(key, at, number) {
+  const last = number - 1;
+  const next = at === last ? 0 : at + 1;
+  const before = at === 0 ? last : at - 1;
+  return {ArrowRight: next, ArrowDown: next, ArrowLeft: before, ArrowUp: before, Home: 0, End: last}[key] ?? null;
 }
 
 let announced = 0;

@@ -3,7 +3,7 @@
 import {AttentionPart} from "./attention.js";
 import {call, kFinished} from "./api.js";
 import {ConfigPart, StructurePart} from "./model_parts.js";
-import {find, make, reveal} from "./dom.js";
+import {find, make, reveal, steered} from "./dom.js";
 import {GuidancePart, NoisePart, PathPart} from "./path_parts.js";
 import {PathState} from "./path_state.js";
 import {remember, remembered} from "./store.js";
@@ -33,8 +33,8 @@ export class Inside {
 
   build() {
     for (const one of this.parts) {
-      one.tab = make("button", {type: "button", role: "tab", id: `tab-${one.name}`, "aria-controls": `panel-${one.name}`,
-        onclick: () => this.open(one.name, true)}, one.title);
+      one.tab = make("button", {type: "button", role: "tab", id: `tab-${one.name}`,
+        "aria-controls": `panel-${one.name}`, onclick: () => this.open(one.name, true)}, one.title);
       one.panel = make("div", {role: "tabpanel", id: `panel-${one.name}`, "aria-labelledby": `tab-${one.name}`,
         tabindex: 0, class: "panel"}, one.part.root);
     }
@@ -44,10 +44,9 @@ export class Inside {
   }
 
   steer(event) {
-    const at = this.parts.indexOf(this.current);
-    const last = this.parts.length - 1;
-    const to = {ArrowRight: at === last ? 0 : at + 1, ArrowLeft: at === 0 ? last : at - 1, Home: 0, End: last}[event.key];
-    if (to === undefined) return;
+    const along = !["ArrowUp", "ArrowDown"].includes(event.key);  // these two scroll the page
+    const to = along ? steered(event.key, this.parts.indexOf(this.current), this.parts.length) : null;
+    if (to === null) return;
     event.preventDefault();
     this.open(this.parts[to].name, true);
     this.current.tab.focus();
@@ -122,9 +121,10 @@ export class Inside {
     return null;
   }
 
-  /// Why there is nothing to see of the model, or null.
-  modelLack() {
+  /// Why there is nothing to see of that member of what the server says about the model, or null.
+  modelLack(member) {
     if (this.detail === null) return "Asking the server…";
-    return this.detail.error ?? null;
+    if (this.detail.error !== undefined) return this.detail.error;
+    return this.detail[member] ? null : "The server says nothing about this.";
   }
 }

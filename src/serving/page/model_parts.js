@@ -6,7 +6,8 @@ import {count, percent, plural, valueText} from "./words.js";
 // One module and, when it is opened for the first time, those inside it.
 function branch(node, total, open) {
   const share = total > 0 ? node.parameters / total : 0;
-  const words = [make("span", {class: "node-name"}, node.name), node.type ? make("span", {class: "node-type"}, node.type) : null,
+  const words = [make("span", {class: "node-name"}, node.name),
+                 node.type ? make("span", {class: "node-type"}, node.type) : null,
                  make("span", {class: "node-count"}, count(node.parameters)), bar(share),
                  make("span", {class: "number"}, percent(share))];
   const children = node.children ?? [];
@@ -25,13 +26,13 @@ export class StructurePart {
     this.inside = inside;
     this.note = make("p", {class: "note"});
     this.tree = make("ul", {class: "tree"});
-    this.root = make("div", {}, make("p", {class: "explained"}, "Modules of the model, each with its parameters and its ",
-                                     "share of all. Those with others inside open."), this.note, this.tree);
+    this.root = make("div", {}, make("p", {class: "explained"}, "Modules of the model, each with its parameters and ",
+                                     "its share of all. Those with others inside open."), this.note, this.tree);
     this.shown = null;
   }
 
   show() {
-    const lack = this.inside.modelLack() ?? (this.inside.detail?.structure ? null : "The server says nothing about this model's structure.");
+    const lack = this.inside.modelLack("structure");
     this.note.textContent = lack ?? "";
     reveal(this.note, lack !== null);
     reveal(this.tree, lack === null);
@@ -52,20 +53,20 @@ export class ConfigPart {
     this.sections = make("div");
     this.body = make("div", {}, make("div", {class: "inline-field"}, make("label", {for: "config-filter"}, "Filter"),
                                      this.filter), this.found, this.sections);
-    this.root = make("div", {}, make("p", {class: "explained"}, "Every setting that the model was built and trained with. ",
-                                     "Those of drawing can be changed in the form."), this.note, this.body);
+    this.root = make("div", {}, make("p", {class: "explained"}, "Every setting that the model was built and trained ",
+                                     "with. Those of drawing can be changed in the form."), this.note, this.body);
     this.shown = null;
   }
 
   show() {
-    const lack = this.inside.modelLack();
+    const lack = this.inside.modelLack("config");
     this.note.textContent = lack ?? "";
     reveal(this.note, lack !== null);
     reveal(this.body, lack === null);
     if (lack !== null || this.shown === this.inside.detail) return;
     this.shown = this.inside.detail;
     this.list = [];
-    this.sections.replaceChildren(...(this.shown.config ?? []).map(section => this.section(section)));
+    this.sections.replaceChildren(...(this.shown.config).map(section => this.section(section)));
     this.sift();
   }
 
@@ -73,12 +74,13 @@ export class ConfigPart {
     const rows = fields.map(field => {
       const row = make("tr", {}, make("th", {scope: "row"}, make("code", {}, breakable(field.name))),
           make("td", {class: "value"}, valueText(field.value)),
-          make("td", {class: "hint"}, [field.help, field.allowed && `(${field.allowed})`].filter(one => one).join(" ")));
+          make("td", {class: "hint"}, field.help, field.allowed ? ` (${field.allowed})` : null));
       const words = `${path}.${field.name} ${valueText(field.value)} ${field.help ?? ""}`.toLowerCase();
       return {row, words};
     });
     const box = make("details", {class: "inner"}, make("summary", {}, title ?? path,
-        path && title !== path ? make("code", {class: "hint"}, ` ${path}`) : null, make("span", {class: "hint"}, ` ${fields.length}`)),
+        path && title !== path ? make("code", {class: "hint"}, ` ${path}`) : null,
+        make("span", {class: "hint"}, ` ${fields.length}`)),
         make("table", {class: "config"}, make("thead", {class: "unseen"}, make("tr", {},
             ["Name", "Value", "Meaning"].map(text => make("th", {scope: "col"}, text)))),
             make("tbody", {}, rows.map(one => one.row))));

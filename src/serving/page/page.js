@@ -36,8 +36,8 @@ function chooseModel(name) {
   if (model === chosen) return;
   model = chosen;
   const sides = (model.levels ?? []).map(level => level.side).join(" and ");
-  find("model-note").textContent = [`${count(model.parameters)} parameters`, sides && `${sides} pixels`, model.precision,
-    model.device].filter(part => part).join(" · ");
+  find("model-note").textContent = [`${count(model.parameters)} parameters`, sides && `${sides} pixels`,
+    model.precision, model.device].filter(part => part).join(" · ");
   settings.build(model.settings ?? []);
   prompt.setModel(model);
   inside.setModel(model.name);
@@ -81,7 +81,8 @@ function showJob(job) {
 function goneJob(id) {
   const job = session.jobs.find(one => one.id === id);
   if (job === undefined) return;
-  stage.show({...job, pictures: [], error: {message: "The server no longer has this picture. Its settings are still here."}});
+  const message = "The server no longer has this picture. Its settings are still here.";
+  stage.show({...job, pictures: [], error: {message}});
   inside.setJob(null);
 }
 
@@ -171,7 +172,8 @@ function refuse(error, request) {
 // Why nothing was started, beside the button; and, when that passes, a button that tries again.
 function showRefusal(words, error, request) {
   const box = find("refusal");
-  const wait = error.retryAfter === null ? "" : ` Please wait ${plural(Math.ceil(error.retryAfter), "second", "seconds")}.`;
+  const seconds = Math.ceil(error.retryAfter ?? 0);
+  const wait = seconds > 0 ? ` Please wait ${plural(seconds, "second", "seconds")}.` : "";
   box.replaceChildren(make("p", {}, words + wait));
   if (error.passing) {
     box.append(make("button", {type: "button", class: "quiet", onclick: () => start(request)}, "Try again"));

@@ -43,7 +43,7 @@ class Panel {
     this.canvas = make("canvas", {width: 1, height: 1, role: "img", class: "crisp"});
     this.title = title;
     this.root = make("figure", {class: "panel-picture"}, this.canvas,
-                     make("figcaption", {}, make("strong", {}, title), note ? make("span", {class: "hint"}, note) : null));
+                     make("figcaption", {}, make("strong", {}, title), make("span", {class: "hint"}, note)));
   }
 
   async draw(path, kind, level) {
@@ -200,13 +200,13 @@ export class NoisePart {
       plot({title: "logSNR: signal against noise, logarithmic", x: "time", y: "logSNR"}),
       plot({title: "gamma: the picture's share in x\u209c", x: "time", y: "gamma"}),
     ];
-    this.root = make("div", {}, make("p", {class: "explained"}, "Drawing goes from right (noise only) to left (picture ",
-        "only). Where levels differ, the smaller ones are ahead. The line marks the step above."), this.note,
+    this.root = make("div", {}, make("p", {class: "explained"}, "Drawing goes from right (noise only) to left ",
+        "(picture only). Where levels differ, the smaller ones are ahead. The line marks the step above."), this.note,
         this.control.root, make("div", {class: "charts"}, this.charts.map(chart => chart.root)));
   }
 
   show() {
-    const lack = this.inside.modelLack() ?? (this.inside.detail?.schedule ? null : "This model has no schedule to show.");
+    const lack = this.inside.modelLack("schedule");
     this.note.textContent = lack ?? "";
     reveal(this.note, lack !== null);
     for (const chart of this.charts) reveal(chart.root, lack === null);

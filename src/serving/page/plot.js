@@ -14,7 +14,9 @@ function ticks(low, high, wanted) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map(one => one * power).find(one => one >= rough) ?? 10 * power;
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; ++i) found.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; ++i) {
+    found.push(Number((i * step).toPrecision(12)));
+  }
   return found;
 }
 
@@ -35,7 +37,8 @@ class Plot {
     this.points = [];
     this.svg = makeSvg("svg", {class: "plot", role: "img"});
     this.legend = make("ul", {class: "legend"});
-    this.root = make("figure", {class: "chart"}, make("figcaption", {}, make("strong", {}, title)), this.svg, this.legend);
+    this.root = make("figure", {class: "chart"}, make("figcaption", {}, make("strong", {}, title)), this.svg,
+                     this.legend);
     this.width = 0;
     new ResizeObserver(() => {
       const width = Math.floor(this.svg.clientWidth);
@@ -96,7 +99,7 @@ class Plot {
       group.append(makeSvg("line", {x1: atX(value), x2: atX(value), y1: bottom, y2: bottom + 4, class: "rule"}),
                    makeSvg("text", {x: atX(value), y: bottom + 17, "text-anchor": "middle"}, String(value)));
     }
-    group.append(makeSvg("text", {x: this.width - kRight, y: kHeight - 5, "text-anchor": "end", class: "axis-name"}, this.names.x));
+    group.append(makeSvg("text", {x: this.width - kRight, y: kHeight - 5, "text-anchor": "end"}, this.names.x));
     return group;
   }
 

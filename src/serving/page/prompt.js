@@ -107,7 +107,8 @@ export class Prompt {
       answer = await call("POST", `/mdm/v1/models/${encodeURIComponent(this.model.name)}/tokens`, {text});
     } catch (error) {
       // The tokens are a help only; the request itself tells what is wrong. Too fast a writer's come later.
-      if (error.status === 429 && asked === this.asked) setTimeout(() => this.cutSoon(), 1000 * (error.retryAfter ?? 3));
+      const wait = 1000 * (error.retryAfter ?? 3);
+      if (error.status === 429 && asked === this.asked) setTimeout(() => this.cutSoon(), wait);
     }
     if (asked === this.asked) this.showTokens(answer);
   }

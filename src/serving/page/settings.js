@@ -18,7 +18,8 @@ function sliderRange(setting) {
 
 function rangeText(setting) {
   const {minimum, maximum} = setting;
-  if (Number.isFinite(minimum) && Number.isFinite(maximum)) return minimum === maximum ? `only ${minimum}` : `${minimum}\u00a0to\u00a0${maximum}`;
+  if (Number.isFinite(minimum) && minimum === maximum) return `only ${minimum}`;
+  if (Number.isFinite(minimum) && Number.isFinite(maximum)) return `${minimum}\u00a0to\u00a0${maximum}`;
   if (Number.isFinite(minimum)) return `at least ${minimum}`;
   if (Number.isFinite(maximum)) return `at most ${maximum}`;
   return "";
@@ -37,8 +38,9 @@ class Field {
     this.id = `setting-${setting.name}`;
     this.error = make("p", {id: `${this.id}-error`, class: "error", role: "alert", hidden: true});
     this.help = make("p", {id: `${this.id}-help`, class: "hint"}, helpText(setting));
-    this.undo = make("button", {type: "button", class: "undo", hidden: true, title: "Reset",
-      "aria-label": `Reset ${titleOf(setting.name)} to ${valueText(setting.default)}`, onclick: () => this.reset()}, "↺");
+    const reset = `Reset ${titleOf(setting.name)} to ${valueText(setting.default)}`;
+    this.undo = make("button", {type: "button", class: "undo", hidden: true, title: reset, "aria-label": reset,
+      onclick: () => this.reset()}, "↺");
   }
 
   get described() {
@@ -136,8 +138,9 @@ class ChoiceField extends Field {
     for (const choice of setting.choices ?? []) {
       if (choice !== null) this.values.push(choice);
     }
+    const options = this.values.map(value => make("option", {}, value === null ? "the model's own" : String(value)));
     this.control = make("select", {id: this.id, "aria-describedby": this.described, onchange: () => this.edited()},
-                        this.values.map(value => make("option", {}, value === null ? "the model's own" : String(value))));
+                        options);
     this.layOut(this.control);
     this.write(setting.default ?? null);
   }
@@ -321,7 +324,8 @@ export class Settings {
   showError(name, message) {
     const field = this.fields.get(name);
     if (field === undefined) return false;
-    for (let box = field.root.closest("details"); box !== null; box = box.parentElement.closest("details")) box.open = true;
+    let box = field.root.closest("details");
+    for (; box !== null; box = box.parentElement.closest("details")) box.open = true;
     field.showError(sentence(message.startsWith(`${name}: `) ? message.slice(name.length + 2) : message));
     (field.control.disabled ? field.random : field.control).focus();
     return true;

@@ -155,20 +155,22 @@ export class Stage {
   finished(i) {
     const picture = this.job.pictures[i];
     const url = ownUrl(picture.url);
-    const prompt = valueText(this.job.settings.prompt);
+    const name = `${this.job.model}_${picture.seed}`;
     const image = make("img", {width: picture.width, height: picture.height, class: "final",
-      alt: `Picture ${i + 1}: ${prompt}`, onerror: () => image.replaceWith(missing())});
+      alt: `Picture ${i + 1}: ${this.job.settings.prompt || "no prompt"}`,
+      onerror: () => image.replaceWith(missing())});
     crispUpTo(256, image).src = url;
     const levels = (picture.levels ?? []).map(ownUrl).slice(1).filter(level => level !== null);
     const caption = make("figcaption", {}, make("span", {}, `seed ${picture.seed}`),
-        make("a", {href: url, download: `${this.job.model}_${picture.seed}.png`,
-          "aria-label": `Download picture ${i + 1}`}, "Download"));
-    const inner = levels.length === 0 ? null : make("div", {class: "levels"}, make("span", {class: "hint"}, "Inner levels"),
-        levels.map((level, k) => make("a", {href: level, download: `${this.job.model}_${picture.seed}_level_${k + 1}.png`},
+        make("a", {href: url, download: `${name}.png`, "aria-label": `Download picture ${i + 1}`}, "Download"));
+    const inner = make("div", {class: "levels", hidden: levels.length === 0},
+        make("span", {class: "hint"}, "Inner levels"),
+        levels.map((level, k) => make("a", {href: level, download: `${name}_level_${k + 1}.png`},
             crispUpTo(88, make("img", {src: level, alt: `Inner level ${k + 1} of picture ${i + 1}`})))));
     // What is larger than its frame can be looked at in full.
     const frame = picture.width <= kFrame ? make("div", {class: "frame"}, image) :
-        make("a", {class: "frame", href: url, target: "_blank", rel: "noopener", "aria-label": `Picture ${i + 1} in full size`}, image);
+        make("a", {class: "frame", href: url, target: "_blank", rel: "noopener",
+          "aria-label": `Picture ${i + 1} in full size`}, image);
     return make("figure", {}, frame, caption, inner);
   }
 
@@ -180,10 +182,9 @@ export class Stage {
         make("dt", {}, titleOf(name)), make("dd", {}, valueText(value)))));
     const done = kFinished.includes(job.state);
     const link = make("button", {type: "button", class: "quiet", onclick: () => this.copyLink(link)}, "Copy link");
-    const actions = make("div", {class: "actions"},
-        make("button", {type: "button", class: "quiet", onclick: () => this.actions.reuse(this.job)}, "Use these settings"),
-        done ? make("button", {type: "button", class: "quiet", onclick: () => this.actions.again(this.job)}, "Draw another") : null,
-        link);
+    const button = (text, act) => make("button", {type: "button", class: "quiet", onclick: () => act(this.job)}, text);
+    const actions = make("div", {class: "actions"}, button("Use these settings", this.actions.reuse),
+                         done ? button("Draw another", this.actions.again) : null, link);
     this.words.replaceChildren(make("p", {class: "quote"}, prompt === "" ? "(no prompt)" : prompt),
         negative ? make("p", {class: "hint"}, `Not: ${negative}`) : "", actions, list);
   }

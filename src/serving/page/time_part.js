@@ -56,7 +56,8 @@ export class TimePart {
     if (this.order.selectedIndex === 1) parts.sort((a, b) => b.seconds - a.seconds);
     const sum = parts.reduce((total, part) => total + part.seconds, 0);
     const longest = Math.max(...parts.map(part => part.seconds), 1e-9);
-    this.total.textContent = `The model computed for ${duration(this.data.seconds)}. Bars are against the longest block.`;
+    const {seconds} = this.data;
+    this.total.textContent = `The model computed for ${duration(seconds)}. Bars compare with the longest block.`;
     this.rows.replaceChildren(...parts.map(part => make("tr", {}, make("th", {scope: "row"}, breakable(part.name)),
         make("td", {}, make("div", {class: "bar-cell"}, bar(part.seconds / longest),
                             make("span", {class: "number"}, percent(part.seconds / (sum || 1))))),
