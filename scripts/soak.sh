@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # What takes too long for every change: 20,000 damaged files per parser under the sanitizers, 200 kills of trainings,
 # a training of 2,000 steps with random stops, 80 losses of one of two processes, 200 random shapes of each fused
-# operation, and a scrape of 20,000 URLs and one that is killed 100 times.
+# operation, a scrape of 20,000 URLs and one that is killed 100 times, 100,000 damaged requests to the HTTP server under
+# the sanitizers, and 32 clients of it for five minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh --cpu
-MDM_MUTANTS="${MDM_MUTANTS:-20000}" MDM_SANITIZE_SECONDS="${MDM_SANITIZE_SECONDS:-7200}" scripts/sanitize.sh
+MDM_MUTANTS="${MDM_MUTANTS:-20000}" MDM_MUTATED_REQUESTS="${MDM_MUTATED_REQUESTS:-100000}" MDM_SANITIZE_SECONDS="${MDM_SANITIZE_SECONDS:-7200}" scripts/sanitize.sh
 
 # Training that is killed again and again ends in the same bits.
 scripts/build.sh cpu interruption_test processes_test
@@ -27,3 +28,7 @@ done
 scripts/build.sh cpu apps_test
 MDM_SCRAPE_URLS="${MDM_SCRAPE_URLS:-20000}" MDM_SCRAPE_KILLS="${MDM_SCRAPE_KILLS:-100}" build/cpu/bin/apps_test --gtest_brief=1 \
   --gtest_filter='Download.AccountsForEveryUrlOfAFaultyWorld:Download.SurvivesKillsAtAnyMoment'
+
+# 32 clients of the HTTP server for five minutes.
+scripts/build.sh cpu serving_test
+MDM_LOAD_SECONDS="${MDM_LOAD_SECONDS:-300}" build/cpu/bin/serving_test --gtest_brief=1 --gtest_filter='Load.*'
