@@ -1,6 +1,8 @@
 // The models that a worker draws with.
 #include "serving/model_shelf.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -91,6 +93,7 @@ void ModelShelf::make_room_for(const ShelvedModel& wanted) {
 
 void ModelShelf::make(const std::string& model, const std::vector<PictureRequest>& requests, const SampleConfig& sample,
                       const GenerationCallbacks& callbacks) {
+  at::init_num_threads();  // how many threads compute is a setting of each thread that starts them
   ShelvedModel& one = get(model);
   one.used = ++uses_;
   make_room_for(one);
