@@ -82,15 +82,21 @@ std::vector<at::Tensor> GuidedModel::forward(const std::vector<at::Tensor>& x_t,
   return out;
 }
 
-std::vector<at::Tensor> GuidedModel::operator()(const std::vector<at::Tensor>& x_t, const at::Tensor& times) {
+// Unconditional and conditional rows.
+std::vector<at::Tensor> GuidedModel::forward_pairs(const std::vector<at::Tensor>& x_t, const at::Tensor& times) const {
   const int64_t batch = times.size(0);
-  if (options_.scale == 1 || !active_) return forward(x_t, times, conditional(batch));
   if (rows_ != 2 * batch) {
     fail("guidance needs ", 2 * batch, " rows of conditioning for ", batch, " images, but there are ", rows_);
   }
   std::vector<at::Tensor> both;
   for (const at::Tensor& x : x_t) both.push_back(at::cat({x, x}));
-  std::vector<at::Tensor> out = forward(both, at::cat({times, times}), conditioning_);
+  return forward(both, at::cat({times, times}), conditioning_);
+}
+
+std::vector<at::Tensor> GuidedModel::operator()(const std::vector<at::Tensor>& x_t, const at::Tensor& times) {
+  const int64_t batch = times.size(0);
+  if (options_.scale == 1 || !active_) return forward(x_t, times, conditional(batch));
+  std::vector<at::Tensor> out = forward_pairs(x_t, times);
   for (at::Tensor& prediction : out) {
     const at::Tensor unconditional = prediction.narrow(0, 0, batch), conditional = prediction.narrow(0, batch, batch);
     const at::Tensor guided = unconditional + (conditional - unconditional) * options_.scale;
@@ -100,7 +106,11 @@ std::vector<at::Tensor> GuidedModel::operator()(const std::vector<at::Tensor>& x
 }
 
 ModelCallback GuidedModel::callback() {
-  return [this](const std::vector<at::Tensor>& x_t, const at::Tensor& times) { return (*this)(x_t, times); };
+  return [this](const std::vector<at::Tensor>& x_t, const at::Tensor& times) -> ModelOutput {
+    const bool joins_later = options_.scale != 1 && active_ && options_.rescale == 0;
+    if (joins_later) return {forward_pairs(x_t, times), options_.scale};
+    return (*this)(x_t, times);
+  };
 }
 
 }  // namespace mdm

@@ -41,12 +41,13 @@ class GuidedModel {
   /// x_t per level (B, C, H_i, W_i), times (B) -> predictions.
   std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& x_t, const at::Tensor& times);
 
-  /// As a callback; this must outlive it.
+  /// As a callback, which leaves it to the sampler to join pairs where it can; this must outlive it.
   ModelCallback callback();
 
  private:
   std::vector<at::Tensor> forward(const std::vector<at::Tensor>& x_t, const at::Tensor& times,
                                   const Conditioning& conditioning) const;
+  std::vector<at::Tensor> forward_pairs(const std::vector<at::Tensor>& x_t, const at::Tensor& times) const;
   const Conditioning& conditional(int64_t batch);
 
   const UNet* model_;
