@@ -11,7 +11,9 @@ struct FlatLaunch {
   static constexpr int64_t kThreads = 256;
   static constexpr int64_t kMostBlocks = 4096;  // several waves of any device
 
-  static int64_t blocks(int64_t items) { return std::clamp<int64_t>((items + kThreads - 1) / kThreads, 1, kMostBlocks); }
+  static int64_t blocks(int64_t items) {
+    return std::clamp<int64_t>((items + kThreads - 1) / kThreads, 1, kMostBlocks);
+  }
 };
 
 // Sums: a block for each chunk of consecutive elements; the chunks' sums are added by one more block.

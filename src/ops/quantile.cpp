@@ -61,8 +61,7 @@ at::Tensor abs_quantile(const at::Tensor& x, float q) {
     const c10::cuda::CUDAGuard guard(x.device());
     const at::Tensor work = at::empty({abs_quantile_cuda_workspace(batch)}, out.options().dtype(at::kInt));
     abs_quantile_cuda(values.const_data_ptr<float>(), batch, count, rank, out.mutable_data_ptr<float>(),
-                      reinterpret_cast<uint32_t*>(work.mutable_data_ptr<int32_t>()),
-                      c10::cuda::getCurrentCUDAStream());
+                      reinterpret_cast<uint32_t*>(work.mutable_data_ptr<int32_t>()), c10::cuda::getCurrentCUDAStream());
     return out;
   }
 #endif

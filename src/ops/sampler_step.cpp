@@ -98,7 +98,8 @@ bool suits_kernels(const std::vector<SamplerLevel>& levels, const StepNoise& noi
       if (t->scalar_type() != at::kFloat || t->device() != device) return false;
       if (c10::GradMode::is_enabled() && t->requires_grad()) return false;
     }
-    if (noise.seeds.defined() && (noise.seeds.device() != device || noise.seeds.scalar_type() != at::kLong)) return false;
+    if (noise.seeds.defined() && (noise.seeds.device() != device || noise.seeds.scalar_type() != at::kLong))
+      return false;
   }
   return true;
 }

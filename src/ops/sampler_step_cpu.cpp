@@ -63,8 +63,7 @@ inline MDM_INLINED void next_range(const SamplerArguments& arguments, const floa
 }
 
 inline MDM_INLINED void predict_tile(const SamplerArguments& a, const SamplerPlan& plan, const float* unconditional,
-                                     const float* conditional, const float* x, float* room, float* x_0,
-                                     int64_t count) {
+                                     const float* conditional, const float* x, float* room, float* x_0, int64_t count) {
   const float* p = conditional;
   if (plan.guided) {
     join_range(unconditional, conditional, plan.guidance, room, count);
@@ -84,8 +83,7 @@ void step_tile(const SamplerArguments& a, const SamplerPlan& plan, const Tile& t
   const float* const x = a.x_t + at;
   if (plan.stage != Stage::kFinish) {
     const float* unconditional = gathered(a, tile.image, tile, first_room);
-    const float* conditional =
-        plan.guided ? gathered(a, tile.image + a.batch, tile, second_room) : unconditional;
+    const float* conditional = plan.guided ? gathered(a, tile.image + a.batch, tile, second_room) : unconditional;
     with_vectors([&]() MDM_INLINED {
       predict_tile(a, plan, unconditional, conditional, x, joined, x_0, count);
       if (plan.clips || plan.stage == Stage::kPredict) scale_range(x_0, a.image_scale, count);

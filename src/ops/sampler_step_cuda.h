@@ -1,4 +1,5 @@
-// The sampling step on a CUDA device: the arithmetic of sampler_step_cpu.h, to the bit. Nothing here waits for the device.
+// The sampling step on a CUDA device: the arithmetic of sampler_step_cpu.h, to the bit. Nothing here waits for the
+// device.
 #pragma once
 
 #include <vector>

@@ -1,5 +1,5 @@
-// What a sampling step does to one number: the same operations in the same order on CPU and GPU. Compilers must not fuse
-// them (-ffp-contract=off, --fmad=false).
+// What a sampling step does to one number: the same operations in the same order on CPU and GPU. Compilers must not
+// fuse them (-ffp-contract=off, --fmad=false).
 #pragma once
 
 #include <cstdint>

@@ -379,9 +379,12 @@ void ParameterArena::update(const ops::AdamSettings& settings, const ops::Device
 #endif
   const c10::NoGradGuard no_grad;
   for (const ArenaPiece& piece : a.layout.pieces) {
-    const ops::OptimizerBuffers buffers = {
-        a.weights_of(piece),  a.grads.narrow(0, piece.first, piece.count),    a.exp_avg.narrow(0, piece.own, piece.count),
-        a.exp_avg_sq.narrow(0, piece.own, piece.count), a.averages_of(piece), a.computed_of(piece)};
+    const ops::OptimizerBuffers buffers = {a.weights_of(piece),
+                                           a.grads.narrow(0, piece.first, piece.count),
+                                           a.exp_avg.narrow(0, piece.own, piece.count),
+                                           a.exp_avg_sq.narrow(0, piece.own, piece.count),
+                                           a.averages_of(piece),
+                                           a.computed_of(piece)};
     clip != nullptr ? ops::adamw_ema_step(buffers, settings, *clip) : ops::adamw_ema_step(buffers, settings);
   }
   if (a.divided()) a.share(a.shown());

@@ -73,12 +73,13 @@ int random_cases() {
 TEST(CudaOptimizer, StepHasTheBitsOfTheCpuKernel) {
   std::mt19937 random(1);
   for (int round = 0; round < random_cases(); ++round) {
-    const int64_t count = round == 0 ? 0 : std::uniform_int_distribution<int64_t>(1, round % 4 == 0 ? 9000 : 40)(random);
+    const int64_t count =
+        round == 0 ? 0 : std::uniform_int_distribution<int64_t>(1, round % 4 == 0 ? 9000 : 40)(random);
     const int64_t shift = round % 3 == 0 ? std::uniform_int_distribution<int64_t>(1, 3)(random) : 0;
     for (const bool ema : {false, true}) {
       for (const bool compute : {false, true}) {
-        SCOPED_TRACE(::testing::Message() << count << " numbers, shift " << shift << ", ema " << ema << ", compute "
-                                          << compute);
+        SCOPED_TRACE(::testing::Message()
+                     << count << " numbers, shift " << shift << ", ema " << ema << ", compute " << compute);
         Buffers device(random, count, shift, ema, compute), host = device, again = device;
         const AdamNumbers numbers = numbers_of_step(random);
         adamw_ema_cuda(device.pointers(), numbers, {}, count, nullptr);
@@ -98,10 +99,16 @@ TEST(CudaOptimizer, ClipsByNumbersOfTheDevice) {
     double squares, loss, weight, clip;
     bool steps;
   };
-  for (const Case& c : {Case{1e4, 3, 8, 1, true},        {1e4, 3, 8, 1e9, true}, {0, 0, 8, 1, true},
-                        {1e4, 3, 0, 1, false},           {nan, 3, 8, 1, false},  {infinite, 3, 8, 1, false},
-                        {1e4, nan, 8, 1, false},         {1e4, infinite, 8, 1, false},
-                        {1e4, 3, nan, 1, false},         {1e4, -3, 0.125, 2, true}}) {
+  for (const Case& c : {Case{1e4, 3, 8, 1, true},
+                        {1e4, 3, 8, 1e9, true},
+                        {0, 0, 8, 1, true},
+                        {1e4, 3, 0, 1, false},
+                        {nan, 3, 8, 1, false},
+                        {infinite, 3, 8, 1, false},
+                        {1e4, nan, 8, 1, false},
+                        {1e4, infinite, 8, 1, false},
+                        {1e4, 3, nan, 1, false},
+                        {1e4, -3, 0.125, 2, true}}) {
     SCOPED_TRACE(::testing::Message() << c.squares << " " << c.loss << " " << c.weight << " " << c.clip);
     Buffers device(random, 1003, 0, true, true), host = device;
     AdamNumbers numbers = numbers_of_step(random);

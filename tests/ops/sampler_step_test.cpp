@@ -56,8 +56,7 @@ SamplerLevel random_level(SamplerDice& dice, const SamplerRule& rule, int64_t ba
   const int64_t channels = dice.between(1, 4), height = dice.between(1, 40), width = dice.between(1, 40);
   SamplerLevel level;
   level.x_t = dice.laid_out(dice.normal({batch, channels, height, width}));
-  level.prediction =
-      dice.laid_out(dice.normal({batch * (rule.guidance == 1 ? 1 : 2), channels, height, width}) * 2);
+  level.prediction = dice.laid_out(dice.normal({batch * (rule.guidance == 1 ? 1 : 2), channels, height, width}) * 2);
   level.gamma = dice.share();
   level.image_scale = dice.coin() ? 1 : 4;
   level.next_x_0 = dice.share();
@@ -158,8 +157,8 @@ TEST(SamplerStep, RefusesWhatDoesNotFit) {
 TEST(AbsQuantile, EqualsItsComposition) {
   SamplerDice dice;
   for (int round = 0; round < cases(); ++round) {
-    const at::Tensor x = dice.laid_out(
-        dice.normal({dice.between(1, 3), dice.between(1, 3), dice.between(1, 30), dice.between(1, 30)}));
+    const at::Tensor x =
+        dice.laid_out(dice.normal({dice.between(1, 3), dice.between(1, 3), dice.between(1, 30), dice.between(1, 30)}));
     for (const float q : {0.0F, 0.5F, 0.95F, 0.995F, 1.0F}) {
       EXPECT_TRUE(abs_quantile(x, q).allclose(abs_quantile_composition(x, q), 1e-6, 1e-7)) << x.sizes() << " " << q;
     }

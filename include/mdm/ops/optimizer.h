@@ -37,8 +37,8 @@ struct AdamSettings {
 /// buffers that don't fit each other.
 void adamw_ema_step(const OptimizerBuffers& buffers, const AdamSettings& settings);
 
-/// Clipping by numbers that lie where the buffers do, (1) float64 each: with norm = sqrt(squares) / weight gradients are
-/// multiplied by min(1, clip_norm / (norm + 1e-6)) / weight, as torch.nn.utils.clip_grad_norm_ does.
+/// Clipping by numbers that lie where the buffers do, (1) float64 each: with norm = sqrt(squares) / weight gradients
+/// are multiplied by min(1, clip_norm / (norm + 1e-6)) / weight, as torch.nn.utils.clip_grad_norm_ does.
 struct DeviceClip {
   at::Tensor squares;  ///< sum of the squares of all gradients as they are
   at::Tensor loss;     ///< sum over what `weight` counts

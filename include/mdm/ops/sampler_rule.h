@@ -24,7 +24,7 @@ struct ThresholdRule {
 struct SamplerRule {
   Predicts predicts = Predicts::kV;
   ThresholdRule threshold;
-  double guidance = 1;  ///< not 1: predictions have 2 B rows
+  double guidance = 1;   ///< not 1: predictions have 2 B rows
   bool advances = true;  ///< false: x_0 alone is wanted
 };
 

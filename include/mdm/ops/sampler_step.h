@@ -42,7 +42,8 @@ std::vector<SteppedLevel> sampler_step(const std::vector<SamplerLevel>& levels, 
 std::vector<SteppedLevel> sampler_step_composition(const std::vector<SamplerLevel>& levels, const SamplerRule& rule,
                                                    const StepNoise& noise = {});
 
-/// The threshold alone, on x_0 (B, C, H, W) of any type. An example with a NaN becomes NaN where a quantile is asked for.
+/// The threshold alone, on x_0 (B, C, H, W) of any type. An example with a NaN becomes NaN where a quantile is asked
+/// for.
 at::Tensor threshold(const at::Tensor& x_0, const ThresholdRule& rule, double image_scale);
 
 }  // namespace mdm::ops
