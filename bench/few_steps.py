@@ -32,7 +32,7 @@ def share(options, sampler, steps):
         shutil.rmtree(folder, ignore_errors=True)
         run([os.path.join(options.bin, "sample"), "--checkpoint", options.checkpoint, "--prompts-file",
              os.path.join(options.work, "prompts.txt"), "--sample-dir", folder, "--sampler", sampler,
-             "--num-inference-steps", str(steps), "--precision", "bf16", "--seed", "100", "--grid", "false",
+             "--num-inference-steps", str(steps), "--precision", options.precision, "--seed", "100", "--grid", "false",
              "--gallery", "false"])  # fmt: skip
         judged = run([os.path.join(options.bin, "demo_dataset"), "judge", "--images", folder])
         with open(report + ".part", "w") as file:
@@ -42,10 +42,10 @@ def share(options, sampler, steps):
         return 100 * json.load(file)["rate"]
 
 
-def table(shares, steps, reference):
-    lines = ["| steps | " + " | ".join(SAMPLERS) + " |", "|---|" + "---|" * len(SAMPLERS)]
+def table(shares, samplers, steps, reference):
+    lines = ["| steps | " + " | ".join(samplers) + " |", "|---|" + "---|" * len(samplers)]
     for count in steps:
-        cells = [f"{shares[s, count]:.1f}" if (s, count) in shares else "–" for s in SAMPLERS]
+        cells = [f"{shares[s, count]:.1f}" if (s, count) in shares else "–" for s in samplers]
         lines.append(f"| {count} | " + " | ".join(cells) + " |")
     lines.append(f"\nddpm, {reference[0]} steps: {reference[1]:.1f} % right.")
     return "\n".join(lines)
@@ -88,18 +88,20 @@ def main():
     parser.add_argument("--split", default="held-out-combinations", help="of demo_dataset prompts")
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 8, 10, 15, 20, 50])
     parser.add_argument("--reference-steps", type=int, default=250, help="steps of DDPM that the others are measured by")
+    parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
+    parser.add_argument("--precision", default="bf16", help="of all that is in the work folder")
     parser.add_argument("--plot", help="SVG file")
     options = parser.parse_args()
     os.makedirs(options.work, exist_ok=True)
     subprocess.run([os.path.join(options.bin, "demo_dataset"), "prompts", "--split", options.split, "--count",
                     str(options.pictures), "--output", os.path.join(options.work, "prompts.txt")], check=True)  # fmt: skip
     shares = {}
-    for sampler in SAMPLERS:
+    for sampler in options.samplers:
         for steps in options.steps:
             shares[sampler, steps] = share(options, sampler, steps)
             print(f"{sampler} {steps}: {shares[sampler, steps]:.1f} %", flush=True)
     reference = options.reference_steps, share(options, "ddpm", options.reference_steps)
-    print(table(shares, options.steps, reference))
+    print(table(shares, options.samplers, options.steps, reference))
     if options.plot:
         with open(options.plot, "w") as file:
             file.write(plot(shares, options.steps, reference) + "\n")

@@ -59,6 +59,14 @@ MDM_HOST_DEVICE Words philox(Words counter, uint32_t key0, uint32_t key1) {
   return counter;
 }
 
+/// The sequence at an address (see random_bits in mdm/core/random.h).
+MDM_HOST_DEVICE Sequence sequence_at(uint64_t seed, uint64_t step, uint32_t attempt, uint32_t layer, uint32_t stream,
+                                     uint64_t sample) {
+  const Words key = philox({static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32), attempt, layer},
+                           static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+  return {key.a ^ stream, key.b, static_cast<uint32_t>(sample), static_cast<uint32_t>(sample >> 32)};
+}
+
 /// Words 4 * block ... 4 * block + 3 of the sequence.
 MDM_HOST_DEVICE Words block_words(const Sequence& sequence, uint32_t block_low, uint32_t block_high) {
   return philox({block_low, block_high, sequence.sample_low, sequence.sample_high}, sequence.key0, sequence.key1);

@@ -114,11 +114,8 @@ bool random_path_available(RandomPath path) {
 }
 
 Sequence random_sequence(const RandomAddress& address) {
-  const auto key = philox4x32(
-      {static_cast<uint32_t>(address.step), static_cast<uint32_t>(address.step >> 32), address.attempt, address.layer},
-      {static_cast<uint32_t>(address.seed), static_cast<uint32_t>(address.seed >> 32)});
-  return {key[0] ^ static_cast<uint32_t>(address.stream), key[1], static_cast<uint32_t>(address.sample),
-          static_cast<uint32_t>(address.sample >> 32)};
+  return philox::sequence_at(address.seed, address.step, address.attempt, address.layer,
+                             static_cast<uint32_t>(address.stream), address.sample);
 }
 
 void random_bits_on(RandomPath path, const RandomAddress& address, uint64_t first, uint32_t* out, size_t count) {

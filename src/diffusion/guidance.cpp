@@ -82,22 +82,34 @@ std::vector<at::Tensor> GuidedModel::forward(const std::vector<at::Tensor>& x_t,
   return out;
 }
 
-std::vector<at::Tensor> GuidedModel::operator()(const std::vector<at::Tensor>& x_t, const at::Tensor& times) {
+// Unconditional and conditional rows.
+std::vector<at::Tensor> GuidedModel::forward_pairs(const std::vector<at::Tensor>& x_t, const at::Tensor& times) {
   const int64_t batch = times.size(0);
-  if (keeps_halves_) halves_ = {times[0].item<int64_t>(), x_t, {}, {}};
-  if (options_.scale == 1 || !active_) return forward(x_t, times, conditional(batch));
   if (rows_ != 2 * batch) {
     fail("guidance needs ", 2 * batch, " rows of conditioning for ", batch, " images, but there are ", rows_);
   }
   std::vector<at::Tensor> both;
   for (const at::Tensor& x : x_t) both.push_back(at::cat({x, x}));
   std::vector<at::Tensor> out = forward(both, at::cat({times, times}), conditioning_);
+  if (keeps_halves_) {
+    halves_ = {times[0].item<int64_t>(), x_t, {}, {}};
+    for (const at::Tensor& prediction : out) {
+      halves_.unconditional.push_back(prediction.narrow(0, 0, batch));
+      halves_.conditional.push_back(prediction.narrow(0, batch, batch));
+    }
+  }
+  return out;
+}
+
+std::vector<at::Tensor> GuidedModel::operator()(const std::vector<at::Tensor>& x_t, const at::Tensor& times) {
+  const int64_t batch = times.size(0);
+  if (options_.scale == 1 || !active_) {
+    if (keeps_halves_) halves_ = {times[0].item<int64_t>(), x_t, {}, {}};
+    return forward(x_t, times, conditional(batch));
+  }
+  std::vector<at::Tensor> out = forward_pairs(x_t, times);
   for (at::Tensor& prediction : out) {
     const at::Tensor unconditional = prediction.narrow(0, 0, batch), conditional = prediction.narrow(0, batch, batch);
-    if (keeps_halves_) {
-      halves_.unconditional.push_back(unconditional);
-      halves_.conditional.push_back(conditional);
-    }
     const at::Tensor guided = unconditional + (conditional - unconditional) * options_.scale;
     prediction = options_.rescale > 0 ? rescaled(guided, conditional, options_.rescale) : guided;
   }
@@ -105,7 +117,11 @@ std::vector<at::Tensor> GuidedModel::operator()(const std::vector<at::Tensor>& x
 }
 
 ModelCallback GuidedModel::callback() {
-  return [this](const std::vector<at::Tensor>& x_t, const at::Tensor& times) { return (*this)(x_t, times); };
+  return [this](const std::vector<at::Tensor>& x_t, const at::Tensor& times) -> ModelOutput {
+    const bool joins_later = options_.scale != 1 && active_ && options_.rescale == 0;
+    if (joins_later) return {forward_pairs(x_t, times), options_.scale};
+    return (*this)(x_t, times);
+  };
 }
 
 }  // namespace mdm

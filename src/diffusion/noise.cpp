@@ -10,6 +10,12 @@
 
 #include "mdm/core/error.h"
 #include "mdm/core/random.h"
+#if MDM_HAS_CUDA
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "core/random_cuda.h"
+#endif
 
 namespace mdm {
 namespace {
@@ -17,21 +23,41 @@ namespace {
 /// (addresses, shape of one example...) of normal numbers, each example with an address of its own.
 template <typename AddressOf>
 at::Tensor normal_batch(at::IntArrayRef shape, at::Device device, const AddressOf& address_of) {
-  // Pinned memory, so that the copy to a GPU does not wait for the work queued there.
-  at::Tensor out = at::empty(shape, at::TensorOptions().dtype(at::kFloat).pinned_memory(device.is_cuda()));
+#if MDM_HAS_CUDA
+  const at::Device made_on = device.is_cuda() ? device : at::Device(at::kCPU);
+#else
+  const at::Device made_on = at::kCPU;
+#endif
+  at::Tensor out = at::empty(shape, at::TensorOptions().dtype(at::kFloat).device(made_on));
   const int64_t batch = shape[0], count = out.numel() / std::max<int64_t>(batch, 1);
   auto* data = static_cast<float*>(out.mutable_data_ptr());
+#if MDM_HAS_CUDA
+  if (device.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(device);
+    for (int64_t i = 0; i < batch; ++i) {
+      detail::random_normal_cuda(address_of(static_cast<size_t>(i)), 0, data + i * count, static_cast<size_t>(count),
+                                 c10::cuda::getCurrentCUDAStream());
+    }
+    return out;
+  }
+#endif
   at::parallel_for(0, batch, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       random_normal(address_of(static_cast<size_t>(i)), 0, data + i * count, static_cast<size_t>(count));
     }
   });
-  return out.to(device, /*non_blocking=*/true);
+  return out.to(device);
 }
 
 }  // namespace
 
-SeededNoise::SeededNoise(std::vector<uint64_t> seeds, at::Device device) : seeds_(std::move(seeds)), device_(device) {}
+SeededNoise::SeededNoise(std::vector<uint64_t> seeds, at::Device device) : seeds_(std::move(seeds)), device_(device) {
+  // Pinned memory, so that the copy to a GPU does not wait for the work queued there.
+  const at::Tensor bits = at::empty({static_cast<int64_t>(seeds_.size())},
+                                    at::TensorOptions().dtype(at::kLong).pinned_memory(device.is_cuda()));
+  std::copy(seeds_.begin(), seeds_.end(), static_cast<uint64_t*>(bits.mutable_data_ptr()));
+  seeds_there_ = bits.to(device, /*non_blocking=*/true);
+}
 
 at::Tensor SeededNoise::start(size_t level, at::IntArrayRef shape) {
   if (shape.empty() || shape[0] != static_cast<int64_t>(seeds_.size())) {

@@ -21,24 +21,68 @@ Denoiser::Denoiser(const Schedule& schedule, ModelCallback model, std::optional<
       model_(std::move(model)),
       threshold_(threshold.value_or(schedule.config().threshold_function)) {}
 
-std::vector<at::Tensor> Denoiser::predict(const std::vector<at::Tensor>& x_t, int64_t t) const {
-  const at::Tensor times = at::full({x_t.front().size(0)}, t - 1, x_t.front().options().dtype(at::kLong));
-  return pictures_of(model_(x_t, times), x_t, t);
+ModelOutput Denoiser::ask(const std::vector<at::Tensor>& x_t, int64_t t) const {
+  return model_(x_t, at::full({x_t.front().size(0)}, t - 1, x_t.front().options().dtype(at::kLong)));
 }
 
-std::vector<at::Tensor> Denoiser::pictures_of(const std::vector<at::Tensor>& predictions,
-                                              const std::vector<at::Tensor>& x_t, int64_t t) const {
-  if (predictions.size() != x_t.size()) {
-    fail("the model predicts ", predictions.size(), " levels, but the sampler has ", x_t.size());
+// What the model's output means at t.
+std::vector<ops::SamplerLevel> Denoiser::levels_of(const ModelOutput& output, const std::vector<at::Tensor>& x_t,
+                                                   int64_t t, ops::SamplerRule& rule) const {
+  if (output.levels.size() != x_t.size()) {
+    fail("the model predicts ", output.levels.size(), " levels, but the sampler has ", x_t.size());
   }
-  std::vector<at::Tensor> out;
+  rule.predicts = predicts(schedule_->config().prediction_type);
+  rule.threshold = threshold_rule(threshold_);
+  rule.guidance = output.guidance;
+  std::vector<ops::SamplerLevel> levels(x_t.size());
   for (size_t i = 0; i < x_t.size(); ++i) {
-    if (predictions[i].sizes() != x_t[i].sizes()) {
-      fail("the model's prediction at level ", i, " is ", predictions[i].sizes(), ", its input ", x_t[i].sizes());
+    std::vector<int64_t> wanted = x_t[i].sizes().vec();
+    if (output.guidance != 1) wanted[0] *= 2;
+    if (output.levels[i].sizes() != at::IntArrayRef(wanted)) {
+      fail("the model's prediction at level ", i, " is ", output.levels[i].sizes(), ", its input ", x_t[i].sizes());
     }
-    const at::Tensor x_0 = convert_prediction(predictions[i], schedule_->config().prediction_type, PredictionType::kX0,
-                                              x_t[i], schedule_->gammas(i)[static_cast<size_t>(t)]);
-    out.push_back(threshold_x_0(x_0, threshold_, schedule_->signal_scale(i)));
+    levels[i].x_t = x_t[i];
+    levels[i].prediction = output.levels[i];
+    levels[i].gamma = schedule_->gammas(i)[static_cast<size_t>(t)];
+    levels[i].image_scale = schedule_->signal_scale(i);
+  }
+  return levels;
+}
+
+std::vector<at::Tensor> Denoiser::predict(const std::vector<at::Tensor>& x_t, int64_t t) const {
+  return pictures_of(ask(x_t, t), x_t, t);
+}
+
+std::vector<at::Tensor> Denoiser::pictures_of(const ModelOutput& output, const std::vector<at::Tensor>& x_t,
+                                              int64_t t) const {
+  ops::SamplerRule rule;
+  rule.advances = false;
+  const std::vector<ops::SamplerLevel> levels = levels_of(output, x_t, t, rule);
+  std::vector<at::Tensor> out;
+  for (ops::SteppedLevel& level : ops::sampler_step(levels, rule)) out.push_back(std::move(level.x_0));
+  return out;
+}
+
+SampleState Denoiser::advance(const SamplingStep& step, const std::vector<at::Tensor>& x_t,
+                              const std::vector<StepCoefficients>& coefficients, NoiseSource& noise,
+                              bool draws_always) const {
+  ops::SamplerRule rule;
+  std::vector<ops::SamplerLevel> levels = levels_of(ask(x_t, step.t), x_t, step.t, rule);
+  const auto is_noisy = [](const StepCoefficients& c) { return c.noise > 0; };
+  ops::StepNoise addressed;
+  addressed.step = static_cast<uint64_t>(step.index);
+  if (std::any_of(coefficients.begin(), coefficients.end(), is_noisy)) addressed.seeds = noise.step_seeds();
+  for (size_t i = 0; i < levels.size(); ++i) {
+    levels[i].next_x_0 = coefficients[i].x_0;
+    levels[i].next_x_t = coefficients[i].x_t;
+    levels[i].next_noise = coefficients[i].noise;
+    if (addressed.seeds.defined() || !(draws_always || coefficients[i].noise > 0)) continue;
+    levels[i].noise = noise.step(step.index, i, x_t[i].sizes());
+  }
+  SampleState out;
+  for (ops::SteppedLevel& level : ops::sampler_step(levels, rule, addressed)) {
+    out.x_0.push_back(std::move(level.x_0));
+    out.x_t.push_back(std::move(level.x_next));
   }
   return out;
 }
@@ -63,20 +107,15 @@ DdimSampler::DdimSampler(std::optional<double> eta, const Compat& compat) : eta_
 
 SampleState DdimSampler::step(const SamplingStep& step, const std::vector<at::Tensor>& x_t, const Denoiser& denoiser,
                               NoiseSource& noise) {
-  SampleState out;
-  out.x_0 = denoiser.predict(x_t, step.t);
   const bool last = x_t.size() > 1 ? step.t == 1 : step.next == 0;  // the reference's two ways to see it
+  std::vector<StepCoefficients> coefficients;
   for (size_t i = 0; i < x_t.size(); ++i) {
     const std::vector<float>& gammas = denoiser.schedule().gammas(i);
-    const StepCoefficients c =
-        step_coefficients(gammas[static_cast<size_t>(step.t)], gammas[static_cast<size_t>(step.next)], eta_);
-    at::Tensor x = out.x_0[i] * c.x_0;
-    if (c.x_t != 0) x.add_(x_t[i], c.x_t);
-    const bool drawn = compat_.reference_draws ? !last && eta_ != 0.0 : c.noise > 0;
-    if (drawn) x.add_(noise.step(step.index, i, x.sizes()), c.noise);
-    out.x_t.push_back(std::move(x));
+    coefficients.push_back(
+        step_coefficients(gammas[static_cast<size_t>(step.t)], gammas[static_cast<size_t>(step.next)], eta_));
+    if (compat_.reference_draws && (last || eta_ == 0.0)) coefficients.back().noise = 0;
   }
-  return out;
+  return denoiser.advance(step, x_t, coefficients, noise, compat_.reference_draws && !last && eta_ != 0.0);
 }
 
 std::unique_ptr<Sampler> make_sampler(const SampleConfig& config, const Compat& compat) {

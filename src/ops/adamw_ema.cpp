@@ -1,5 +1,7 @@
 // adamw_ema_step: the composition that defines it, and the choice of a faster back end.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -11,6 +13,13 @@
 #include "mdm/ops/optimizer.h"
 #include "ops/adamw_ema_composition.h"
 #include "ops/adamw_ema_cpu.h"
+#include "ops/clip_factor.h"
+#if MDM_HAS_CUDA
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "ops/adamw_ema_cuda.h"
+#endif
 
 namespace mdm::ops {
 namespace {
@@ -50,6 +59,60 @@ void step_slice(const OptimizerBuffers& b, const AdamSettings& s) {
 
 float* floats(const at::Tensor& t) { return t.defined() ? t.mutable_data_ptr<float>() : nullptr; }
 
+AdamNumbers numbers_of(const AdamSettings& s) {
+  AdamNumbers numbers;
+  numbers.gradient_factor = static_cast<float>(s.gradient_factor);
+  numbers.blend1 = static_cast<float>(1 - s.beta1);
+  numbers.beta2 = static_cast<float>(s.beta2);
+  numbers.blend2 = static_cast<float>(1 - s.beta2);
+  numbers.shrink = static_cast<float>(1 - s.lr * s.weight_decay);
+  numbers.step_size = static_cast<float>(s.lr / (1 - std::pow(s.beta1, static_cast<double>(s.update))));
+  numbers.root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(s.beta2, static_cast<double>(s.update))));
+  numbers.eps = static_cast<float>(s.eps);
+  numbers.ema_blend = static_cast<float>(1 - s.ema_decay);
+  return numbers;
+}
+
+AdamPointers pointers_of(const OptimizerBuffers& b) {
+  AdamPointers pointers;
+  pointers.weights = floats(b.weights);
+  pointers.gradients = b.gradients.const_data_ptr<float>();
+  pointers.exp_avg = floats(b.exp_avg);
+  pointers.exp_avg_sq = floats(b.exp_avg_sq);
+  pointers.ema = floats(b.ema);
+  pointers.compute = b.compute.defined() ? static_cast<uint16_t*>(b.compute.mutable_data_ptr()) : nullptr;
+  return pointers;
+}
+
+void check_step(const OptimizerBuffers& b, const AdamSettings& s) {
+  check_buffers(b);
+  if (s.update < 1) fail("adamw_ema_step: the number of the update is ", s.update, "; they count from 1");
+}
+
+void check_number(const at::Tensor& t, const OptimizerBuffers& b, const char* name) {
+  if (t.numel() != 1 || t.scalar_type() != at::kDouble || t.device() != b.weights.device()) {
+    fail("adamw_ema_step: ", name, " must be one float64 number where the weights are");
+  }
+}
+
+void check_summed(const at::Tensor& values) {
+  if (values.dim() != 1 || !values.is_contiguous() || values.scalar_type() != at::kFloat) {
+    fail("sum_of_squares: the values must be flat float32");
+  }
+}
+
+#if MDM_HAS_CUDA
+void step_on_device(const OptimizerBuffers& b, const AdamSettings& s, const DeviceClip* clip) {
+  const c10::cuda::CUDAGuard guard(b.weights.device());
+  ClipPointers numbers;
+  if (clip != nullptr) {
+    numbers = {clip->squares.const_data_ptr<double>(), clip->loss.const_data_ptr<double>(),
+               clip->weight.const_data_ptr<double>(), clip->clip_norm};
+  }
+  adamw_ema_cuda(pointers_of(b), numbers_of(s), numbers, b.weights.numel(), c10::cuda::getCurrentCUDAStream());
+}
+#endif
+
 }  // namespace
 
 OptimizerBuffers OptimizerBuffers::narrow(int64_t first, int64_t count) const {
@@ -80,33 +143,50 @@ double sum_of_squares_composition(const at::Tensor& values, int64_t slice) {
 }
 
 void adamw_ema_step(const OptimizerBuffers& b, const AdamSettings& s) {
-  check_buffers(b);
-  if (s.update < 1) fail("adamw_ema_step: the number of the update is ", s.update, "; they count from 1");
+  check_step(b, s);
+#if MDM_HAS_CUDA
+  if (b.weights.is_cuda()) return step_on_device(b, s, nullptr);
+#endif
   if (!b.weights.is_cpu()) return adamw_ema_step_composition(b, s);
-  AdamNumbers numbers;
-  numbers.gradient_factor = static_cast<float>(s.gradient_factor);
-  numbers.blend1 = static_cast<float>(1 - s.beta1);
-  numbers.beta2 = static_cast<float>(s.beta2);
-  numbers.blend2 = static_cast<float>(1 - s.beta2);
-  numbers.shrink = static_cast<float>(1 - s.lr * s.weight_decay);
-  numbers.step_size = static_cast<float>(s.lr / (1 - std::pow(s.beta1, static_cast<double>(s.update))));
-  numbers.root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(s.beta2, static_cast<double>(s.update))));
-  numbers.eps = static_cast<float>(s.eps);
-  numbers.ema_blend = static_cast<float>(1 - s.ema_decay);
-  AdamPointers pointers;
-  pointers.weights = floats(b.weights);
-  pointers.gradients = b.gradients.const_data_ptr<float>();
-  pointers.exp_avg = floats(b.exp_avg);
-  pointers.exp_avg_sq = floats(b.exp_avg_sq);
-  pointers.ema = floats(b.ema);
-  pointers.compute = b.compute.defined() ? static_cast<uint16_t*>(b.compute.mutable_data_ptr()) : nullptr;
-  adamw_ema_cpu(pointers, numbers, b.weights.numel());
+  adamw_ema_cpu(pointers_of(b), numbers_of(s), b.weights.numel());
+}
+
+void adamw_ema_step(const OptimizerBuffers& b, const AdamSettings& s, const DeviceClip& clip) {
+  check_step(b, s);
+  check_number(clip.squares, b, "the sum of squares");
+  check_number(clip.loss, b, "the loss");
+  check_number(clip.weight, b, "the weight");
+#if MDM_HAS_CUDA
+  if (b.weights.is_cuda()) return step_on_device(b, s, &clip);
+#endif
+  AdamSettings scaled = s;
+  if (clip_factor(clip.squares.item<double>(), clip.loss.item<double>(), clip.weight.item<double>(), clip.clip_norm,
+                  scaled.gradient_factor)) {
+    adamw_ema_step(b, scaled);
+  }
+}
+
+at::Tensor sum_of_squares_tensor(const at::Tensor& values) {
+#if MDM_HAS_CUDA
+  if (values.is_cuda()) {
+    check_summed(values);
+    const c10::cuda::CUDAGuard guard(values.device());
+    const auto options = values.options().dtype(at::kDouble);
+    at::Tensor sum = at::empty({1}, options);
+    const at::Tensor work = at::empty({sum_of_squares_cuda_workspace(values.numel())}, options);
+    sum_of_squares_cuda(values.const_data_ptr<float>(), values.numel(), sum.mutable_data_ptr<double>(),
+                        work.mutable_data_ptr<double>(), c10::cuda::getCurrentCUDAStream());
+    return sum;
+  }
+#endif
+  return at::full({1}, sum_of_squares(values), values.options().dtype(at::kDouble));
 }
 
 double sum_of_squares(const at::Tensor& values) {
-  if (values.dim() != 1 || !values.is_contiguous() || values.scalar_type() != at::kFloat) {
-    fail("sum_of_squares: the values must be flat float32");
-  }
+  check_summed(values);
+#if MDM_HAS_CUDA
+  if (values.is_cuda()) return sum_of_squares_tensor(values).item<double>();
+#endif
   if (!values.is_cpu()) return sum_of_squares_composition(values, kCompositionSlice);
   return sum_of_squares_cpu(values.const_data_ptr<float>(), values.numel());
 }

@@ -4,6 +4,7 @@
 
 #include "mdm/core/error.h"
 #include "ops/cuda_language.h"
+#include "ops/cuda_sums.h"
 #include "ops/group_norm_launch.h"
 
 namespace mdm::ops {
@@ -87,19 +88,6 @@ __global__ void value_sums(const T* x, Shape s, float* partial) {
   add_rows<kVector>(sum, squares, s, partial);
 }
 
-// The sum over the block's threads, for all of them.
-__device__ double block_sum(double value, double* shared) {
-  shared[threadIdx.x] = value;
-  __syncthreads();
-  for (unsigned half = kFoldThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-    __syncthreads();
-  }
-  const double sum = shared[0];
-  __syncthreads();
-  return sum;
-}
-
 // What is done to the values of channel c of picture b (group_norm_cpu.cpp, fold_parameters).
 __device__ void fold_channel(const GroupNormArguments& a, int64_t b, int64_t c, double mean, double inverse,
                              const Rows& rows) {
@@ -128,8 +116,8 @@ __global__ void fold_statistics(GroupNormArguments a, const T* x, Shape s, const
     sum += at[0];
     squares += at[s.channels];
   }
-  sum = block_sum(sum, shared);
-  squares = block_sum(squares, shared);
+  sum = block_sum<kFoldThreads>(sum, shared);
+  squares = block_sum<kFoldThreads>(squares, shared);
   const double count = static_cast<double>(s.positions) * s.width;
   const double mean = load(x[b * s.positions * s.channels + first]) + sum / count;
   const double variance = max(squares / count - sum / count * (sum / count), 0.0);
@@ -226,8 +214,8 @@ __global__ void fold_gradients(GroupNormArguments a, Shape s, const double* stat
     mean1 += a.weight[c] * scale * sum1 / count;
     mean2 += a.weight[c] * scale * sum2 / count;
   }
-  mean1 = block_sum(mean1, shared);
-  mean2 = block_sum(mean2, shared);
+  mean1 = block_sum<kFoldThreads>(mean1, shared);
+  mean2 = block_sum<kFoldThreads>(mean2, shared);
   for (int i = threadIdx.x; i < s.width; i += kFoldThreads) {
     const int64_t c = first + i, at = b * s.channels + c;
     const double scale = a.scale != nullptr ? 1.0 + a.scale[at] : 1.0;

@@ -347,16 +347,15 @@ void ParameterArena::weights_from_ema() {
 
 void ParameterArena::zero_gradients() { impl_->grads.zero_(); }
 
-double ParameterArena::gradient_norm() const {
+at::Tensor ParameterArena::gradient_squares() const {
   const Impl& a = *impl_;
-  if (!a.divided()) return std::sqrt(ops::sum_of_squares(a.grads));
-  double own = 0;
+  if (!a.divided()) return ops::sum_of_squares_tensor(a.grads);
+  const at::Tensor squares = at::zeros({1}, at::TensorOptions().dtype(at::kDouble).device(a.options.device));
   for (const ArenaPiece& piece : a.layout.pieces) {
-    own += ops::sum_of_squares(a.grads.narrow(0, piece.first, piece.count));
+    squares.add_(ops::sum_of_squares_tensor(a.grads.narrow(0, piece.first, piece.count)));
   }
-  const at::Tensor squares = at::full({1}, own, at::TensorOptions().dtype(at::kDouble).device(a.options.device));
   a.group->sum(squares, "norm of the gradients");
-  return std::sqrt(squares.item<double>());
+  return squares;
 }
 
 double ParameterArena::weight_norm() const {
@@ -372,7 +371,7 @@ double ParameterArena::weight_norm() const {
   return std::sqrt(squares + ops::sum_of_squares(a.weights.narrow(0, skipped, a.weights.numel() - skipped)));
 }
 
-void ParameterArena::update(const ops::AdamSettings& settings) {
+void ParameterArena::update(const ops::AdamSettings& settings, const ops::DeviceClip* clip) {
   Impl& a = *impl_;
   if (a.ema_in_use) fail("a step was made while the averaged weights are in use");
 #ifndef NDEBUG
@@ -380,10 +379,13 @@ void ParameterArena::update(const ops::AdamSettings& settings) {
 #endif
   const c10::NoGradGuard no_grad;
   for (const ArenaPiece& piece : a.layout.pieces) {
-    ops::adamw_ema_step(
-        {a.weights_of(piece), a.grads.narrow(0, piece.first, piece.count), a.exp_avg.narrow(0, piece.own, piece.count),
-         a.exp_avg_sq.narrow(0, piece.own, piece.count), a.averages_of(piece), a.computed_of(piece)},
-        settings);
+    const ops::OptimizerBuffers buffers = {a.weights_of(piece),
+                                           a.grads.narrow(0, piece.first, piece.count),
+                                           a.exp_avg.narrow(0, piece.own, piece.count),
+                                           a.exp_avg_sq.narrow(0, piece.own, piece.count),
+                                           a.averages_of(piece),
+                                           a.computed_of(piece)};
+    clip != nullptr ? ops::adamw_ema_step(buffers, settings, *clip) : ops::adamw_ema_step(buffers, settings);
   }
   if (a.divided()) a.share(a.shown());
 }

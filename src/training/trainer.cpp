@@ -1,6 +1,7 @@
 #include "mdm/training/trainer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <optional>
 
 #include "mdm/core/error.h"
@@ -18,9 +20,11 @@
 #include "mdm/diffusion/loss.h"
 #include "mdm/diffusion/noise.h"
 #include "mdm/training/lr_schedule.h"
+#include "ops/clip_factor.h"
 #include "training/checkpoint_content.h"
 #include "training/checkpoint_writer.h"
 #include "training/gradient_exchange.h"
+#include "training/late_numbers.h"
 #include "training/model_parameters.h"
 #include "training/shared_checkpoint.h"
 #include "training/step_display.h"
@@ -89,6 +93,8 @@ struct Trainer::Impl {
     enum Entry { kLoss, kWeight, kImages, kStop, kFailed, kEntries };  // the last two count processes
     at::Tensor values;                                                 // (kEntries) float64
     void count(Entry entry) { values.select(0, entry).add_(1); }
+    // In all processes then, and no optimizer makes a step with such a weight.
+    void spoil() { values.select(0, kWeight).fill_(std::numeric_limits<double>::quiet_NaN()); }
   };
 
   StepReport step();
@@ -96,7 +102,8 @@ struct Trainer::Impl {
   void accumulate(const Batch& batch, Sums& sums, StepReport& report);
   [[noreturn]] void end_together(const std::exception_ptr& own);
   TrainingInputs noisy_inputs(const Batch& batch);
-  void update(StepReport& report, double weight);
+  ops::AdamSettings update_settings() const;
+  void count_update(StepReport& report, const ops::AdamSettings& settings, const std::vector<double>& totals);
   void roll_back();
   bool wanted(bool own);
   void save();
@@ -170,27 +177,34 @@ void Trainer::Impl::accumulate(const Batch& batch, Sums& sums, StepReport& repor
   report.losses.push_back(value.per_example);
 }
 
-// Clipping by the global norm, then the optimizer; skipped when anything is not finite.
-void Trainer::Impl::update(StepReport& report, double weight) {
+// All but the factor of the gradients.
+ops::AdamSettings Trainer::Impl::update_settings() const {
   const TrainerConfig& trainer = config.trainer;
-  constexpr double kClipEpsilon = 1e-6;  // as torch.nn.utils.clip_grad_norm_ has it
-  if (weight == 0) return;               // all samples were holes
-  report.gradient_norm = arena.gradient_norm() / weight;
-  if (!std::isfinite(report.loss) || !std::isfinite(report.gradient_norm)) {
-    ++state.skipped;
-    ++state.skipped_in_row;
-    return;
-  }
   ops::AdamSettings settings;
-  settings.lr = report.lr = learning_rate.at(state.updates);
+  settings.lr = learning_rate.at(state.updates);
   settings.beta1 = trainer.adam_beta1;
   settings.beta2 = trainer.adam_beta2;
   settings.eps = trainer.adam_eps;
   settings.weight_decay = trainer.use_adamw ? trainer.weight_decay : 0;
   settings.update = static_cast<int64_t>(state.updates) + 1;
-  settings.gradient_factor = std::min(1.0, trainer.gradient_clip_norm / (report.gradient_norm + kClipEpsilon)) / weight;
   settings.ema_decay = ema_decay_at(trainer, state.updates, parts.compat);
-  arena.update(settings);
+  return settings;
+}
+
+// What the optimizer has done with these totals, the squares of the gradients behind them: it skips a step when
+// anything is not finite.
+void Trainer::Impl::count_update(StepReport& report, const ops::AdamSettings& settings,
+                                 const std::vector<double>& totals) {
+  const double squares = totals[Sums::kEntries], weight = totals[Sums::kWeight];
+  if (weight == 0) return;  // all samples were holes
+  report.gradient_norm = std::sqrt(squares) / weight;
+  double factor = 0;
+  if (!ops::clip_factor(squares, totals[Sums::kLoss], weight, config.trainer.gradient_clip_norm, factor)) {
+    ++state.skipped;
+    ++state.skipped_in_row;
+    return;
+  }
+  report.lr = settings.lr;
   ++state.updates;
   state.skipped_in_row = 0;
   state.add_loss(report.loss);
@@ -241,18 +255,25 @@ StepReport Trainer::Impl::step() {
   } catch (const std::exception&) {  // the others wait for this process's gradients all the same
     trouble = std::current_exception();
     sums.count(Sums::kFailed);
+    sums.spoil();
   }
   if (parts.stop != nullptr && parts.stop->load()) sums.count(Sums::kStop);
   exchange.finish();
   group().sum(sums.values, "sum of losses");
-  const at::Tensor totals = sums.values.to(at::kCPU);
-  const double* total = totals.const_data_ptr<double>();
-  if (total[Sums::kFailed] > 0) end_together(trouble);
-  report.loss = total[Sums::kLoss] / total[Sums::kWeight];
-  report.images = static_cast<int64_t>(total[Sums::kImages]);
-  report.stop = total[Sums::kStop] > 0;
   const double summed = now_seconds();
-  update(report, total[Sums::kWeight]);
+  // Queued before anybody waits: a GPU is at the optimizer's work while the next step is prepared.
+  const at::Tensor squares = arena.gradient_squares();
+  const LateNumbers late(at::cat({sums.values, squares}));
+  const ops::AdamSettings settings = update_settings();
+  const ops::DeviceClip clip = {squares, sums.values.narrow(0, Sums::kLoss, 1), sums.values.narrow(0, Sums::kWeight, 1),
+                                config.trainer.gradient_clip_norm};
+  arena.update(settings, &clip);
+  const std::vector<double> totals = late.get();
+  if (totals[Sums::kFailed] > 0) end_together(trouble);
+  report.loss = totals[Sums::kLoss] / totals[Sums::kWeight];
+  report.images = static_cast<int64_t>(totals[Sums::kImages]);
+  report.stop = totals[Sums::kStop] > 0;
+  count_update(report, settings, totals);
   report.update_seconds = now_seconds() - summed;
   state.samples += static_cast<uint64_t>(report.images);
   report.step = ++state.step;

@@ -55,12 +55,29 @@ ModelCallback oracle(const Schedule& schedule, const Levels& images) {
 }
 
 /// Fails when noise is asked for after the start.
-class StartNoiseOnly : public SeededNoise {
+class StartNoiseOnly : public NoiseSource {
  public:
-  using SeededNoise::SeededNoise;
+  explicit StartNoiseOnly(std::vector<uint64_t> seeds) : start_(std::move(seeds)) {}
+  at::Tensor start(size_t level, at::IntArrayRef shape) override { return start_.start(level, shape); }
   at::Tensor step(int64_t, size_t, at::IntArrayRef) override {
     throw std::logic_error("noise was asked for in a step");
   }
+
+ private:
+  SeededNoise start_;
+};
+
+/// Hands over the numbers, not the seeds.
+class ToldNoise : public NoiseSource {
+ public:
+  explicit ToldNoise(std::vector<uint64_t> seeds) : seeded_(std::move(seeds)) {}
+  at::Tensor start(size_t level, at::IntArrayRef shape) override { return seeded_.start(level, shape); }
+  at::Tensor step(int64_t step, size_t level, at::IntArrayRef shape) override {
+    return seeded_.step(step, level, shape);
+  }
+
+ private:
+  SeededNoise seeded_;
 };
 
 TEST(StepCoefficients, OfDdpmAreThePosteriorOfThePaper) {  // arXiv 2006.11239, equation 7
@@ -109,6 +126,18 @@ TEST(RunSampler, FindsTheImageThatTheModelKnows) {
       }
     }
   }
+}
+
+// The step that makes its own noise from the seeds gives the bits of the one that is handed the numbers.
+TEST(RunSampler, NoiseOfTheStepIsThatOfItsSource) {
+  const Schedule schedule(sampler_settings(), {2, 1});
+  const Denoiser denoiser(schedule, row_independent);
+  DdimSampler sampler(std::nullopt);
+  ToldNoise told({5, 6});
+  SeededNoise seeded({5, 6});
+  const auto a = run_sampler(sampler, denoiser, told, run_of(schedule, 10));
+  const auto b = run_sampler(sampler, denoiser, seeded, run_of(schedule, 10));
+  for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(a.x_t[i].equal(b.x_t[i]));
 }
 
 TEST(RunSampler, DdimWithoutEtaAsksForNoStepNoise) {

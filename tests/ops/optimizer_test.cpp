@@ -5,7 +5,9 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <limits>
 
 #include "mdm/core/error.h"
 #include "ops/adamw_ema_composition.h"
@@ -153,6 +155,28 @@ TEST(Optimizer, WhatIsZeroStaysZero) {
   adamw_ema_step(b, settings(1));
   for (const at::Tensor* t : {&b.weights, &b.exp_avg, &b.exp_avg_sq, &b.ema})
     EXPECT_EQ(t->abs().max().item<float>(), 0);
+}
+
+// As torch.nn.utils.clip_grad_norm_ has it.
+TEST(Optimizer, ClipsByNumbersThatLieWithTheBuffers) {
+  const auto number = [](double v) { return at::full({1}, v, at::kDouble); };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double clip_norm : {0.5, 1e6}) {
+    const OptimizerBuffers clipped = make_buffers(1000, 8), plain = copy(clipped);
+    const at::Tensor squares = sum_of_squares_tensor(clipped.gradients);
+    EXPECT_EQ(squares.item<double>(), sum_of_squares(clipped.gradients));
+    adamw_ema_step(clipped, settings(3), {squares, number(2), number(4), clip_norm});
+    AdamSettings s = settings(3);
+    s.gradient_factor = std::min(1.0, clip_norm / (std::sqrt(squares.item<double>()) / 4 + 1e-6)) / 4;
+    adamw_ema_step(plain, s);
+    EXPECT_TRUE(clipped.weights.equal(plain.weights) && clipped.ema.equal(plain.ema));
+    for (const auto& [sum, loss, weight] :
+         {std::array<double, 3>{nan, 2, 4}, {1, nan, 4}, {1, 2, nan}, {1, 2, 0}, {INFINITY, 2, 4}}) {
+      adamw_ema_step(clipped, settings(4), {number(sum), number(loss), number(weight), clip_norm});
+      EXPECT_TRUE(clipped.weights.equal(plain.weights) && clipped.exp_avg.equal(plain.exp_avg)) << "no step";
+    }
+    EXPECT_THROW(adamw_ema_step(clipped, settings(4), {number(1).to(at::kFloat), number(1), number(1), 1}), Error);
+  }
 }
 
 TEST(Optimizer, RefusesBuffersThatDontFit) {

@@ -135,6 +135,21 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return ""; }
 inline void __syncthreads() { mdm::cuda_emulation::Block::wait(); }
 inline float __expf(float v) { return std::exp(v); }
+inline uint32_t atomicAdd(uint32_t* at, uint32_t value) {
+  const uint32_t old = *at;
+  *at += value;
+  return old;
+}
+inline uint32_t atomicMax(uint32_t* at, uint32_t value) {
+  const uint32_t old = *at;
+  *at = std::max(old, value);
+  return old;
+}
+inline uint32_t atomicMin(uint32_t* at, uint32_t value) {
+  const uint32_t old = *at;
+  *at = std::min(old, value);
+  return old;
+}
 using std::max;
 using std::min;
 

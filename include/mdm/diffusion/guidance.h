@@ -41,7 +41,7 @@ class GuidedModel {
   /// x_t per level (B, C, H_i, W_i), times (B) -> predictions.
   std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& x_t, const at::Tensor& times);
 
-  /// As a callback; this must outlive it.
+  /// As a callback, which leaves it to the sampler to join pairs where it can; this must outlive it.
   ModelCallback callback();
 
   /// What the last guided call was made of; see keep_halves().
@@ -57,6 +57,7 @@ class GuidedModel {
  private:
   std::vector<at::Tensor> forward(const std::vector<at::Tensor>& x_t, const at::Tensor& times,
                                   const Conditioning& conditioning) const;
+  std::vector<at::Tensor> forward_pairs(const std::vector<at::Tensor>& x_t, const at::Tensor& times);
   const Conditioning& conditional(int64_t batch);
 
   const UNet* model_;

@@ -20,19 +20,24 @@ class NoiseSource {
   virtual at::Tensor start(size_t level, at::IntArrayRef shape) = 0;
   /// The noise that step `step` (of the full list of steps) adds; asked for high to low.
   virtual at::Tensor step(int64_t step, size_t level, at::IntArrayRef shape) = 0;
+  /// (B) int64 where the noise is, when step() gives what ops::StepNoise says of these seeds: the operation that needs
+  /// the numbers can then make them. Undefined: only step() knows.
+  virtual at::Tensor step_seeds() const { return {}; }
 };
 
 /// Image i has the seed seeds[i]; streams kNoise (start) and kStep, the level being the layer. Numbers are
-/// made on the CPU, so they are the same for every device.
-class SeededNoise : public NoiseSource {
+/// made where they are wanted, and are the same on every device.
+class SeededNoise final : public NoiseSource {
  public:
   explicit SeededNoise(std::vector<uint64_t> seeds, at::Device device = at::kCPU);
   at::Tensor start(size_t level, at::IntArrayRef shape) override;
   at::Tensor step(int64_t step, size_t level, at::IntArrayRef shape) override;
+  at::Tensor step_seeds() const override { return seeds_there_; }
 
  private:
   std::vector<uint64_t> seeds_;
   at::Device device_;
+  at::Tensor seeds_there_;
 };
 
 /// Compat: torch's generator, drawn from in the order in which the sampler asks, as the reference does.

@@ -7,11 +7,16 @@
 #include <ATen/core/Tensor.h>
 
 #include "mdm/config/diffusion_config.h"
+#include "mdm/ops/sampler_rule.h"
 
 namespace mdm {
 
 /// Whether both mean the same (kDdpm and kDdim both are eps).
 bool same_prediction(PredictionType a, PredictionType b);
+
+/// The types and thresholds (see threshold_x_0) of a config as ops knows them.
+ops::Predicts predicts(PredictionType type);
+ops::ThresholdRule threshold_rule(ThresholdType type);
 
 /// x_t.
 at::Tensor add_noise(const at::Tensor& x_0, const at::Tensor& eps, const at::Tensor& gamma);

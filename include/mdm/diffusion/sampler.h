@@ -10,19 +10,28 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "mdm/config/sample_config.h"
 #include "mdm/diffusion/compat.h"
 #include "mdm/diffusion/noise.h"
 #include "mdm/diffusion/schedule.h"
+#include "mdm/ops/sampler_step.h"
 
 namespace mdm {
 
-/// The model as a sampler sees it: x_t per level (B, C, H_i, W_i), outermost first, and times (B) int64
-/// -> predictions of the same shapes.
-using ModelCallback =
-    std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& x_t, const at::Tensor& times)>;
+/// What a model says of x_t: predictions of its shapes, or pairs of them that are still to be joined by guidance.
+struct ModelOutput {
+  std::vector<at::Tensor> levels;  ///< (B, C, H_i, W_i); with guidance (2 B, ...): unconditional rows, then conditional
+  double guidance = 1;             ///< not 1: unconditional + guidance (conditional - unconditional)
+
+  ModelOutput(std::vector<at::Tensor> predictions, double scale = 1)  // NOLINT: predictions are an output
+      : levels(std::move(predictions)), guidance(scale) {}
+};
+
+/// The model as a sampler sees it: x_t per level (B, C, H_i, W_i), outermost first, and times (B) int64.
+using ModelCallback = std::function<ModelOutput(const std::vector<at::Tensor>& x_t, const at::Tensor& times)>;
 
 /// One step of a run, from gamma index `t` to `next`.
 struct SamplingStep {
@@ -38,6 +47,11 @@ struct SampleState {
   std::vector<at::Tensor> x_0;  ///< predicted, after the threshold; empty before the first step
 };
 
+/// x_next = x_0 * this.x_0 + x_t * this.x_t + noise * this.noise
+struct StepCoefficients {
+  double x_0 = 0, x_t = 0, noise = 0;
+};
+
 /// Predicts x_0 with the model: its output as x_0, brought back to the range of images.
 class Denoiser {
  public:
@@ -49,12 +63,21 @@ class Denoiser {
   std::vector<at::Tensor> predict(const std::vector<at::Tensor>& x_t, int64_t t) const;
 
   /// The same for an output that the model has given already.
-  std::vector<at::Tensor> pictures_of(const std::vector<at::Tensor>& predictions, const std::vector<at::Tensor>& x_t,
-                                      int64_t t) const;
+  std::vector<at::Tensor> pictures_of(const ModelOutput& output, const std::vector<at::Tensor>& x_t, int64_t t) const;
+
+  /// The same, and in the same pass the next state, by a level's coefficients. Noise is taken from `noise` where a
+  /// level's coefficient of it is not 0, or `draws_always`.
+  SampleState advance(const SamplingStep& step, const std::vector<at::Tensor>& x_t,
+                      const std::vector<StepCoefficients>& coefficients, NoiseSource& noise,
+                      bool draws_always = false) const;
 
   const Schedule& schedule() const { return *schedule_; }
 
  private:
+  ModelOutput ask(const std::vector<at::Tensor>& x_t, int64_t t) const;
+  std::vector<ops::SamplerLevel> levels_of(const ModelOutput& output, const std::vector<at::Tensor>& x_t, int64_t t,
+                                           ops::SamplerRule& rule) const;
+
   const Schedule* schedule_;
   ModelCallback model_;
   ThresholdType threshold_;
@@ -70,11 +93,6 @@ class Sampler {
   /// The state at step.next, with the x_0 that it was made from. `x_t` is at step.t.
   virtual SampleState step(const SamplingStep& step, const std::vector<at::Tensor>& x_t, const Denoiser& denoiser,
                            NoiseSource& noise) = 0;
-};
-
-/// x_next = x_0 * this.x_0 + x_t * this.x_t + noise * this.noise
-struct StepCoefficients {
-  double x_0 = 0, x_t = 0, noise = 0;
 };
 
 /// One step of DDPM (eta unset; arXiv 2006.11239) or DDIM (arXiv 2010.02502) between two signal levels,

@@ -37,12 +37,28 @@ struct AdamSettings {
 /// buffers that don't fit each other.
 void adamw_ema_step(const OptimizerBuffers& buffers, const AdamSettings& settings);
 
-/// The definition of adamw_ema_step as ATen calls: its oracle in tests, and what other devices run.
+/// Clipping by numbers that lie where the buffers do, (1) float64 each: with norm = sqrt(squares) / weight gradients
+/// are multiplied by min(1, clip_norm / (norm + 1e-6)) / weight, as torch.nn.utils.clip_grad_norm_ does.
+struct DeviceClip {
+  at::Tensor squares;  ///< sum of the squares of all gradients as they are
+  at::Tensor loss;     ///< sum over what `weight` counts
+  at::Tensor weight;   ///< what gradients and loss are to be divided by
+  double clip_norm = 1;
+};
+
+/// The same, with the factor that `clip` gives in the place of settings.gradient_factor. Nothing changes when the loss,
+/// the weight or the norm is not finite, or the weight is 0. On a GPU nothing waits for the numbers.
+void adamw_ema_step(const OptimizerBuffers& buffers, const AdamSettings& settings, const DeviceClip& clip);
+
+/// The definition of adamw_ema_step as ATen calls: its oracle in tests, and what runs where there is no kernel.
 void adamw_ema_step_composition(const OptimizerBuffers& buffers, const AdamSettings& settings);
 
 /// Sum of the squares of a flat float32 tensor: in float64, in blocks of fixed size that are added in order,
 /// so that it does not depend on the number of threads. Not finite when an element isn't (or its square
 /// is not, beyond float64).
 double sum_of_squares(const at::Tensor& values);
+
+/// The same as (1) float64 where the values lie; on a GPU nothing waits for it.
+at::Tensor sum_of_squares_tensor(const at::Tensor& values);
 
 }  // namespace mdm::ops

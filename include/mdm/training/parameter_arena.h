@@ -99,10 +99,11 @@ class ParameterArena {
   void weights_from_ema();
 
   void zero_gradients();
-  /// The L2 norm of all gradients together (all); the same whatever the number of threads.
-  double gradient_norm() const;
-  /// One step over all trained parameters, the bfloat16 weights included (all).
-  void update(const ops::AdamSettings& settings);
+  /// (1) float64 on the arena's device: the sum of the squares of all gradients (all); the same whatever the number of
+  /// threads. On a GPU nothing waits for it.
+  at::Tensor gradient_squares() const;
+  /// One step over all trained parameters, the bfloat16 weights included (all). With `clip`: see ops::adamw_ema_step.
+  void update(const ops::AdamSettings& settings, const ops::DeviceClip* clip = nullptr);
 
   /// While it lives, the module's parameters are the averaged weights: pointers are swapped, and only
   /// what computes in bfloat16 is rounded anew. Nothing may be trained meanwhile. The constructor: (all); a divided
