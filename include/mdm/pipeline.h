@@ -135,7 +135,7 @@ class Pipeline {
   bool loaded() const;
   /// Bytes that the weights of the image model take, or will take, in memory.
   int64_t weight_bytes() const;
-  /// Frees the model and lets go of the text encoder; the next generate() loads them again.
+  /// Frees the model; the next generate() loads it again. The text encoder stays with TextConfig::keep_text_encoder.
   void unload();
 
   /// Makes the pictures, `sample.batch_size` at a time. Only the settings about how pictures are made are

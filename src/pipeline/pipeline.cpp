@@ -362,7 +362,7 @@ int64_t Pipeline::weight_bytes() const {
 void Pipeline::unload() {
   impl_->loaded = false;
   impl_->model.reset();
-  impl_->encoder.reset();
+  if (!impl_->config.text.keep_text_encoder) impl_->encoder.reset();
 }
 
 PromptTokens Pipeline::tokens(const std::string& prompt) const {
@@ -405,8 +405,12 @@ std::vector<Picture> Pipeline::generate(const std::vector<PictureRequest>& reque
   check_settings(sample);
   const int64_t side = image_side(sample);
   std::vector<Picture> all;
+  // Reading text and loading weights may take minutes.
+  const auto is_cancelled = [&] { return callbacks.cancel != nullptr && callbacks.cancel->load(); };
   for (size_t next = 0; next < requests.size();) {
+    if (is_cancelled()) return all;
     for (const Batch& batch : impl_->read_text(requests, sample, next)) {
+      if (is_cancelled()) return all;
       impl_->load_model(static_cast<int64_t>(batch.count) * (impl_->guided(sample) ? 2 : 1), side);
       bool cancelled = false;
       std::vector<Picture> made = impl_->run_batch(batch, requests, sample, side, callbacks, cancelled);

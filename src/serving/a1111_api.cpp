@@ -33,28 +33,32 @@ constexpr std::pair<const char*, const char*> kSame[] = {{"prompt", "prompt"},
                                                          {"seed", "seed"},
                                                          {"eta", "ddim_eta"}};
 
+// The same for errors, with what is put together from several of theirs.
+constexpr std::pair<const char*, const char*> kNames[] = {
+    {"steps", "num_inference_steps"}, {"cfg_scale", "guidance_scale"}, {"eta", "ddim_eta"},
+    {"batch_size", "num_samples"},    {"width", "sample_image_size"},  {"sampler_name", "sampler"}};
+
 // Their samplers' names and ours. Names of ours are taken, too.
 constexpr std::pair<const char*, const char*> kSamplers[] = {{"DDIM", "ddim"},         {"DDPM", "ddpm"},
                                                              {"Euler", "euler"},       {"Heun", "heun"},
                                                              {"DPM++ 2M", "dpmpp_2m"}, {"DPM++ 2M SDE", "dpmpp_2m_sde"},
                                                              {"UniPC", "unipc"}};
 
-// Fields that clients send with every request. They change nothing here while they say what they say by default;
-// asking for more of them is refused.
+// Clients send all fields with every request, most of them as they are by default. Those change nothing here; asking
+// for more is refused.
 bool asks_for_nothing(const std::string& name, const Json& value) {
-  constexpr const char* kPlain[] = {"send_images",
-                                    "save_images",
-                                    "do_not_save_samples",
-                                    "do_not_save_grid",
-                                    "override_settings_restore_afterwards",
-                                    "scheduler",
-                                    "script_args",
-                                    "alwayson_scripts",
-                                    "comments",
-                                    "infotext",
-                                    "force_task_id",
-                                    "sampler_index"};
+  // What only says how something is done that we don't do, whatever it says.
+  constexpr const char* kPlain[] = {"save_images",        "do_not_save_samples",
+                                    "do_not_save_grid",   "comments",
+                                    "force_task_id",      "hr_scale",
+                                    "hr_upscaler",        "hr_second_pass_steps",
+                                    "hr_resize_x",        "hr_resize_y",
+                                    "denoising_strength", "override_settings_restore_afterwards",
+                                    "sampler_index",      "infotext"};
   if (std::find(std::begin(kPlain), std::end(kPlain), name) != std::end(kPlain)) return true;
+  if (name == "send_images") return value == true || value.is_null();
+  if (name == "scheduler") return value.is_null() || value == "" || value == "automatic" || value == "Automatic";
+  if (name == "s_noise") return value.is_null() || value == 0 || value == 1;
   const bool empty = value.is_null() || value == false || value == "" || (value.is_structured() && value.empty());
   return empty || (value.is_number() && (value == 0 || value == -1));
 }
@@ -69,7 +73,8 @@ int64_t whole(const Json& object, const char* name, int64_t otherwise) {
 
 std::string model_of(const Json& object) {
   const auto override_settings = object.find("override_settings");
-  if (override_settings == object.end() || !override_settings->is_object()) return "";
+  if (override_settings == object.end() || override_settings->is_null()) return "";
+  if (!override_settings->is_object()) refuse("override_settings", "must be an object");
   for (const auto& [name, value] : override_settings->items()) {
     if (name != "sd_model_checkpoint" || !value.is_string()) {
       refuse("override_settings", "only sd_model_checkpoint can be set");
@@ -83,13 +88,17 @@ Json to_native(const Json& object) {
   for (const auto& [theirs, ours] : kSame) {
     if (object.contains(theirs) && !object.at(theirs).is_null()) native[ours] = object.at(theirs);
   }
-  const auto sampler = object.find("sampler_name");
+  auto sampler = object.find("sampler_name");
+  if (sampler == object.end() || sampler->is_null()) sampler = object.find("sampler_index");  // its older name
   if (sampler != object.end() && !sampler->is_null()) {
     native["sampler"] = *sampler;
     for (const auto& [theirs, ours] : kSamplers) {
       if (*sampler == theirs) native["sampler"] = ours;
     }
   }
+  // They send an eta of 0 with every sampler; here it belongs to DDIM.
+  const bool is_ddim = native.contains("sampler") && native["sampler"] == "ddim";
+  if (native.contains("ddim_eta") && native["ddim_eta"] == 0 && !is_ddim) native.erase("ddim_eta");
   const int64_t width = whole(object, "width", 0), height = whole(object, "height", 0);
   if (width != height) refuse("width", "must equal height: pictures are square");
   if (width > 0) native["sample_image_size"] = width;
@@ -115,26 +124,22 @@ void text_to_image(Service& service, const Call& call) {
   try {
     order = read_order(to_native(object), model, service.limits());
   } catch (HttpError& error) {
-    for (const auto& [theirs, ours] : kSame) {
-      if (error.field == ours && theirs != std::string_view(ours)) {
-        error.message = concat(theirs, error.message.substr(error.field.size()));
-        error.field = theirs;
-        break;
-      }
+    if (error.code != "invalid_setting") throw;
+    error.status = 422;
+    for (const auto& [theirs, ours] : kNames) {
+      if (error.field != ours) continue;
+      error.message = concat(theirs, error.message.substr(error.field.size()));
+      error.field = theirs;
+      break;
     }
     throw;
   }
   const auto job = service.submit(std::move(order), call->request());
-  call->on_gone([&service, job] { service.queue().cancel(job); });
-  when_ended(job, [call, object, job](const JobView& view) {
-    if (view.state != JobState::kDone) {
-      const bool cancelled = view.state == JobState::kCancelled;
-      const std::string message = view.error_message.empty() ? "the job was cancelled" : view.error_message;
-      return call->answer(a1111_error({cancelled ? 503 : 500, cancelled ? "cancelled" : view.error_code, message}));
-    }
-    const SampleConfig& sample = job->order().sample;
-    Json info = {{"prompt", job->order().prompt},
-                 {"negative_prompt", job->order().negative_prompt},
+  // The job itself is not kept by what waits for it.
+  answer_when_done(service, call, job, a1111_error, [object, order = job->order()](const JobView& view) {
+    const SampleConfig& sample = order.sample;
+    Json info = {{"prompt", order.prompt},
+                 {"negative_prompt", order.negative_prompt},
                  {"seed", view.pictures.front().seed},
                  {"all_seeds", Json::array()},
                  {"steps", sample.num_inference_steps},
@@ -142,14 +147,14 @@ void text_to_image(Service& service, const Call& call) {
                  {"sampler_name", choice_name(sample.sampler)},
                  {"width", view.pictures.front().width},
                  {"height", view.pictures.front().height},
-                 {"sd_model_name", job->order().model}};
+                 {"sd_model_name", order.model}};
     Json body = {{"images", Json::array()}, {"parameters", object}};
     for (const JobPicture& picture : view.pictures) {
       body["images"].push_back(to_base64(*picture.png));
       info["all_seeds"].push_back(picture.seed);
     }
     body["info"] = to_text(info);
-    call->answer(json_response(body));
+    return json_response(body);
   });
 }
 

@@ -26,10 +26,15 @@ std::string lower(std::string text) {
   return text;
 }
 
-// "[::1]:80" -> "::1", "localhost:80" -> "localhost".
+// "[::1]:80" -> "::1", "localhost:80" -> "localhost"; "" for anything but a name or address and a port.
 std::string name_of(const std::string& host) {
-  if (!host.empty() && host.front() == '[') return host.substr(1, host.find(']') - 1);
-  return host.substr(0, host.find(':'));
+  const bool bracketed = !host.empty() && host.front() == '[';
+  const size_t end = bracketed ? host.find(']') : std::min(host.find(':'), host.size());
+  if (end == std::string::npos) return "";
+  const std::string port = host.substr(end + (bracketed ? 1 : 0));
+  const bool is_port = port.empty() || (port.front() == ':' && port.find_first_not_of("0123456789", 1) == port.npos);
+  if (!is_port) return "";
+  return bracketed ? host.substr(1, end - 1) : host.substr(0, end);
 }
 
 bool is_address(const std::string& host) {
@@ -38,13 +43,6 @@ bool is_address(const std::string& host) {
 }
 
 bool begins_with(const std::string& text, std::string_view start) { return text.compare(0, start.size(), start) == 0; }
-
-// What anybody may see: the page itself, which asks for the key.
-bool is_open(const std::string& path) {
-  if (path == "/mdm/v1/session") return true;
-  return !begins_with(path, "/mdm/") && !begins_with(path, "/v1/") && !begins_with(path, "/sdapi/") &&
-         path != "/metrics";
-}
 
 HttpResponse refusal(int status, const char* code, const char* message, int retry_after = 0) {
   return error_response({status, code, message, "", retry_after});
@@ -85,18 +83,22 @@ std::optional<HttpResponse> Access::check(const HttpRequest& head) {
   if (changes && !site.empty() && site != "same-origin" && site != "none") {
     return refusal(403, "forbidden_origin", "pages of other sites may not use this server");
   }
-  if (!is_open(head.path) && key_needed() && !signed_in(head)) {
+  const auto& open = options_.open_paths;
+  const bool is_open = std::find(open.begin(), open.end(), head.path) != open.end();
+  const auto slow_down = [&] {
+    const int wait = static_cast<int>(std::ceil(kSecondsPerMinute / options_.posts_per_minute));
+    return refusal(429, "too_many_requests", "too many requests; wait a moment", wait);
+  };
+  if (!is_open && key_needed() && !signed_in(head)) {
+    if (!head.header("authorization").empty() && !may_ask(client_of(head))) return slow_down();
     HttpResponse response = refusal(401, "unauthorized", "this server wants a key: Authorization: Bearer KEY");
     response.headers.emplace_back("WWW-Authenticate", "Bearer");
     return response;
   }
   if (!changes) return std::nullopt;
-  if (!may_post(client_of(head))) {
-    const int wait = static_cast<int>(std::ceil(kSecondsPerMinute / options_.posts_per_minute));
-    return refusal(429, "too_many_requests", "too many requests; wait a moment", wait);
-  }
+  if (head.method == "POST" && !may_ask(client_of(head))) return slow_down();
   const std::string type = lower(head.header("content-type"));
-  const std::string media = type.substr(0, std::min(type.find(';'), type.size()));
+  const std::string media = type.substr(0, std::min(type.find_first_of("; \t"), type.size()));
   const bool empty = head.header("content-length") == "0" || head.method == "DELETE";
   if (!empty && media != "application/json") {
     return refusal(415, "unsupported_type", "bodies must have Content-Type: application/json");
@@ -104,21 +106,17 @@ std::optional<HttpResponse> Access::check(const HttpRequest& head) {
   return std::nullopt;
 }
 
-// A bucket of posts that fills again with time.
-bool Access::may_post(const std::string& client) {
+// A bucket of requests that fills again with time.
+bool Access::may_ask(const std::string& client) {
   const Clock::time_point now = Clock::now();
   const double most = options_.posts_per_minute;
-  const auto refilled = [&](const Bucket& bucket) {
-    return std::min(most,
-                    bucket.left + std::chrono::duration<double>(now - bucket.at).count() * most / kSecondsPerMinute);
-  };
-  if (buckets_.size() >= kMaxBuckets && buckets_.count(client) == 0) {
-    for (auto at = buckets_.begin(); at != buckets_.end();)
-      at = refilled(at->second) >= most ? buckets_.erase(at) : ++at;
-    if (buckets_.size() >= kMaxBuckets) return false;
+  if (buckets_.size() >= kMaxBuckets && buckets_.count(client) == 0) {  // the one that was used longest ago goes
+    buckets_.erase(std::min_element(buckets_.begin(), buckets_.end(),
+                                    [](const auto& a, const auto& b) { return a.second.at < b.second.at; }));
   }
   Bucket& bucket = buckets_.try_emplace(client, Bucket{most, now}).first->second;
-  bucket = {refilled(bucket), now};
+  const double passed = std::chrono::duration<double>(now - bucket.at).count();
+  bucket = {std::min(most, bucket.left + passed * most / kSecondsPerMinute), now};
   if (bucket.left < 1) return false;
   bucket.left -= 1;
   return true;
@@ -161,7 +159,8 @@ std::optional<std::string> Access::sign_in(const std::string& key) {
 
 std::string Access::sign_out(const HttpRequest& request) {
   const std::string session = session_of(request);
-  sessions_.erase(std::remove(sessions_.begin(), sessions_.end(), session), sessions_.end());
+  const auto is_that = [&](const std::string& token) { return equal_in_constant_time(token, session); };
+  sessions_.erase(std::remove_if(sessions_.begin(), sessions_.end(), is_that), sessions_.end());
   return std::string(kCookie) + "=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0";
 }
 

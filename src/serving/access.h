@@ -15,6 +15,7 @@ struct AccessOptions {
   std::string host = "127.0.0.1";          // where the server listens
   std::vector<std::string> allowed_hosts;  // further names that requests may have in their Host header
   std::string key;                         // empty: none is needed
+  std::vector<std::string> open_paths;     // what anybody may see: the page, which asks for the key
   double posts_per_minute = 240;           // of one client, in bursts of as many
 };
 
@@ -31,7 +32,7 @@ class Access {
   //   403 for a request that another site's page sends;
   //   401 for one without the key, where one is needed;
   //   415 for a POST of something else than JSON: what a form of another site can send without being asked;
-  //   429 for too many POSTs.
+  //   429 for too many POSTs, or wrong keys.
   std::optional<HttpResponse> check(const HttpRequest& head);
 
   bool key_needed() const { return !options_.key.empty(); }
@@ -46,7 +47,7 @@ class Access {
  private:
   using Clock = std::chrono::steady_clock;
   bool host_is_ours(const std::string& host) const;
-  bool may_post(const std::string& client);
+  bool may_ask(const std::string& client);
   std::string session_of(const HttpRequest& request) const;
 
   AccessOptions options_;

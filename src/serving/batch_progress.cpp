@@ -91,9 +91,9 @@ void BatchProgress::add(const Picture& picture, const std::function<std::string(
   }
 }
 
-void BatchProgress::finish() {
+void BatchProgress::finish(const std::function<void(const std::shared_ptr<Job>&)>& ended) {
   for (Part& part : parts_) {
-    if (part.pictures.size() == part.count) part.job->finish(std::move(part.pictures));
+    if (part.pictures.size() == part.count && part.job->finish(std::move(part.pictures))) ended(part.job);
   }
 }
 

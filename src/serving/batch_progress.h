@@ -27,8 +27,8 @@ class BatchProgress {
   void on_step(const GenerationStep& step);
   // A finished picture; `encode` makes its file.
   void add(const Picture& picture, const std::function<std::string(const Picture&)>& encode);
-  // Ends the jobs that have all their pictures.
-  void finish();
+  // Ends the jobs that have all their pictures, and calls `ended` for each.
+  void finish(const std::function<void(const std::shared_ptr<Job>&)>& ended);
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -63,7 +63,7 @@ struct Figures::Impl {
   prometheus::Gauge& queued = gauge("mdm_jobs_queued", "Jobs that wait.");
   prometheus::Gauge& running = gauge("mdm_jobs_running", "Jobs that run.");
   prometheus::Gauge& results = gauge("mdm_results", "Ended jobs that are remembered.");
-  prometheus::Gauge& results_bytes = gauge("mdm_results_bytes", "Bytes of their pictures.");
+  prometheus::Gauge& results_bytes = gauge("mdm_results_bytes", "Bytes of their pictures and records.");
   prometheus::Gauge& connections = gauge("mdm_http_connections", "Connections that are open.");
   prometheus::Gauge& models = gauge("mdm_models_loaded", "Models whose weights are in memory.");
   prometheus::Gauge& resident = gauge("process_resident_memory_bytes", "Resident memory size in bytes.");

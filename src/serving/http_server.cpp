@@ -14,6 +14,7 @@
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 #include "serving/http_session.h"
+#include "serving/json.h"
 
 namespace mdm::serving {
 
@@ -57,21 +58,19 @@ struct HttpServer::Impl {
         });
         return;
       }
+      accept();  // first: whatever becomes of this one, others may come
       welcome(std::move(socket));
-      accept();
     });
   }
 
   void welcome(Tcp::socket socket) {
     auto session = std::make_shared<HttpSession>(std::move(socket), server);
-    const bool room = active() < server.limits.connections || make_room();
+    if (active() >= server.limits.connections) make_room();
+    const bool room = active() < server.limits.connections;
     sessions.emplace(session.get(), session);
     count = sessions.size();
     if (room) return session->start();
-    HttpResponse busy;
-    busy.status = 503;
-    busy.body = R"({"error":{"code":"too_many_connections","message":"there are too many connections"}})";
-    busy.headers.emplace_back("Retry-After", "5");
+    HttpResponse busy = error_response({503, "too_many_connections", "there are too many connections", "", 5});
     busy.close = true;
     session->refuse(std::move(busy));
   }
@@ -81,20 +80,23 @@ struct HttpServer::Impl {
         std::count_if(sessions.begin(), sessions.end(), [](const auto& item) { return !item.second->is_closed(); }));
   }
 
-  // Cuts off who has been sending a request for longest; false when all are being answered.
-  bool make_room() {
+  // Cuts off the client that has let us wait for longest, in sending its request or in reading its answer; none when
+  // all wait for us.
+  void make_room() {
     HttpSession* slowest = nullptr;
     for (const auto& [session, kept] : sessions) {
-      if (!session->is_reading()) continue;
-      if (slowest == nullptr || session->reading_since() < slowest->reading_since()) slowest = session;
+      const auto since = session->is_closed() ? std::nullopt : session->waits_for_client_since();
+      if (since && (slowest == nullptr || *since < *slowest->waits_for_client_since())) slowest = session;
     }
-    if (slowest == nullptr) return false;
-    slowest->close();
-    return true;
+    if (slowest != nullptr) slowest->close();
   }
 
   void stop(std::chrono::milliseconds grace) {
-    if (!thread.joinable()) return;
+    if (!thread.joinable()) {
+      ErrorCode ignored;
+      acceptor.close(ignored);
+      return;
+    }
     asio::post(context, [this] {
       server.stopping = true;
       ErrorCode ignored;
@@ -138,6 +140,9 @@ HttpServer::HttpServer(const std::string& host, uint16_t port, HttpHooks hooks, 
     : impl_(std::make_shared<Impl>(std::move(hooks), limits)) {
   impl_->listen(host, port);
   impl_->port = impl_->acceptor.local_endpoint().port();
+}
+
+void HttpServer::start() {
   impl_->accept();
   impl_->thread = std::thread([impl = impl_.get()] {
     while (true) {

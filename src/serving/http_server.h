@@ -16,7 +16,9 @@
 namespace mdm::serving {
 
 struct HttpLimits {
-  size_t connections = 64;  // beyond: who has been sending a request for longest is cut off, else the newcomer refused
+  // Beyond, the client that lets us wait for longest is cut off; when none does, the newcomer is refused. Three
+  // quarters of them may be streams.
+  size_t connections = 64;
   size_t header_bytes = size_t{16} << 10;
   size_t header_lines = 100;
   size_t body_bytes = size_t{64} << 10;
@@ -39,9 +41,12 @@ struct HttpHooks {
 
 class HttpServer {
  public:
-  // Listens at once. `port` 0: any free one. Error when host or port can't be had.
+  // Listens; `port` 0: at any free one. Error when host or port can't be had.
   HttpServer(const std::string& host, uint16_t port, HttpHooks hooks, const HttpLimits& limits = {});
   ~HttpServer();  // stop()
+
+  // Answers from now on.
+  void start();
 
   uint16_t port() const;
   size_t connections() const;

@@ -18,6 +18,7 @@
 
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
+#include "serving/json.h"
 
 namespace mdm::serving {
 
@@ -32,12 +33,17 @@ constexpr size_t kDrainBytes = size_t{1} << 20;
 
 std::string text_of(beast::string_view text) { return std::string(text.data(), text.size()); }
 
-HttpResponse plain(int status, const char* code, const char* message) {
-  HttpResponse response;
-  response.status = status;
-  response.body = concat(R"({"error":{"code":")", code, R"(","message":")", message, "\"}}");
+HttpResponse plain(int status, const char* code, const char* message, int retry_after = 0) {
+  HttpResponse response = error_response({status, code, message, "", retry_after});
   response.close = true;
   return response;
+}
+
+std::string lower(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + ('a' - 'A'));
+  }
+  return text;
 }
 
 HttpRequest head_of(const http::request_header<>& header, const std::string& address) {
@@ -46,10 +52,7 @@ HttpRequest head_of(const http::request_header<>& header, const std::string& add
   request.path = text_of(header.target());
   request.path.erase(std::min(request.path.find('?'), request.path.size()));
   for (const auto& field : header) {
-    std::string name = text_of(field.name_string());
-    std::transform(name.begin(), name.end(), name.begin(),
-                   [](unsigned char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; });
-    request.headers.emplace_back(std::move(name), text_of(field.value()));
+    request.headers.emplace_back(lower(text_of(field.name_string())), text_of(field.value()));
   }
   request.address = address;
   return request;
@@ -113,7 +116,7 @@ class SessionExchange final : public Exchange, public std::enable_shared_from_th
 };
 
 HttpSession::HttpSession(asio::ip::tcp::socket socket, Server& server)
-    : stream_(std::move(socket)), keep_alive_(stream_.get_executor()), server_(server), reading_since_(Clock::now()) {
+    : stream_(std::move(socket)), keep_alive_(stream_.get_executor()), server_(server), waits_since_(Clock::now()) {
   ErrorCode ignored;
   request_.address = stream_.socket().remote_endpoint(ignored).address().to_string(ignored);
   stream_.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
@@ -123,7 +126,8 @@ HttpSession::HttpSession(asio::ip::tcp::socket socket, Server& server)
 void HttpSession::read_head() {
   if (server_.stopping) return close();
   state_ = State::kReading;
-  reading_since_ = Clock::now();
+  in_body_ = false;
+  waits_since_ = Clock::now();
   ++exchange_;
   parser_.emplace();
   parser_->header_limit(static_cast<std::uint32_t>(server_.limits.header_bytes));
@@ -156,23 +160,33 @@ std::optional<HttpResponse> HttpSession::trouble_with_head() const {
   if (request_.headers.size() > server_.limits.header_lines) {
     return plain(431, "too_many_headers", "the request has too many header lines");
   }
-  const bool chunked = !request_.header("transfer-encoding").empty();
-  const auto lengths = std::count_if(request_.headers.begin(), request_.headers.end(),
-                                     [](const auto& header) { return header.first == "content-length"; });
-  // Two proxies could take two lengths differently, and a request would hide in another's body.
-  if (lengths > 1 || (chunked && lengths > 0)) return plain(400, "bad_request", "the body has two lengths");
-  if (!chunked && lengths == 0 && request_.method == "POST") {
+  const auto lines = [this](std::string_view name) {
+    return std::count_if(request_.headers.begin(), request_.headers.end(),
+                         [&](const auto& header) { return header.first == name; });
+  };
+  // What two readers, as a proxy and we, could take for two hosts or two lengths lets a request hide in another's body.
+  if (lines("host") > 1) return plain(400, "bad_request", "the request names two hosts");
+  const bool encoded = lines("transfer-encoding") > 0;
+  if (lines("content-length") > 1 || (encoded && lines("content-length") > 0)) {
+    return plain(400, "bad_request", "the body has two lengths");
+  }
+  const bool is_1_1 = parser_->get().version() == 11;
+  if (encoded && (lower(request_.header("transfer-encoding")) != "chunked" || !parser_->chunked() || !is_1_1)) {
+    return plain(501, "unsupported_encoding", "bodies may be chunked, and nothing else");
+  }
+  if (!encoded && lines("content-length") == 0 && request_.method == "POST") {
     return plain(411, "length_required", "the body's length is not said");
   }
   if (!request_.header("content-encoding").empty()) {
     return plain(415, "unsupported_encoding", "bodies must not be compressed");
   }
-  const std::string expect = request_.header("expect");
+  const std::string expect = lower(request_.header("expect"));
   if (!expect.empty() && expect != "100-continue") return plain(417, "bad_request", "unknown expectation");
   return server_.hooks.check(request_);
 }
 
 void HttpSession::read_body() {
+  in_body_ = true;
   stream_.expires_after(server_.limits.body_time);
   http::async_read(stream_, buffer_, *parser_,
                    [self = shared_from_this()](ErrorCode error, size_t) { self->on_body(error); });
@@ -188,10 +202,12 @@ void HttpSession::on_body(ErrorCode error) {
 void HttpSession::on_broken_request(ErrorCode error) {
   const bool is_http = error.category() == make_error_code(http::error::bad_method).category();
   if (!is_http || error == http::error::end_of_stream || error == http::error::partial_message) return close();
-  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+  const bool overflow = error == http::error::buffer_overflow;
+  if (error == http::error::header_limit || (overflow && !in_body_)) {
     return refuse(plain(431, "too_large", "the request's head is too large"));
   }
-  if (error == http::error::body_limit) return refuse(plain(413, "too_large", "the request's body is too large"));
+  if (error == http::error::body_limit || overflow)
+    return refuse(plain(413, "too_large", "the request's body is too large"));
   if (error == http::error::bad_version) return refuse(plain(505, "bad_version", "only HTTP/1.0 and 1.1 are spoken"));
   refuse(plain(400, "bad_request", "this is no HTTP request"));
 }
@@ -215,21 +231,28 @@ void HttpSession::handle() {
   if (!exchange->answered() && state_ == State::kAnswering) watch_client();
 }
 
-// Until the answer is there nothing is read, and a client that goes would not be noticed.
+// Until the answer is there no request is read, and a client that goes would not be noticed.
 void HttpSession::watch_client() {
   if (watched_) return;
   watched_ = true;
   stream_.socket().async_wait(asio::ip::tcp::socket::wait_read, [self = shared_from_this()](ErrorCode error) {
     self->watched_ = false;
-    if (error || self->state_ == State::kClosed || self->state_ == State::kReading) return;
-    char byte = 0;
-    ErrorCode peeked;
-    const size_t count =
-        self->stream_.socket().receive(asio::buffer(&byte, 1), asio::socket_base::message_peek, peeked);
-    if (peeked == asio::error::would_block) return self->watch_client();
-    if (peeked || count == 0) self->client_is_gone();
-    // Else the next request has come already: it waits, and so does the news of the client's going.
+    const bool waits = self->state_ == State::kAnswering || self->state_ == State::kStreaming;
+    if (!error && waits) self->on_client_moved();
   });
+}
+
+// The next request has begun to come, which waits in the buffer, or the client has gone.
+void HttpSession::on_client_moved() {
+  const size_t room = buffer_.max_size() - buffer_.size();
+  if (room == 0) return;  // who sends so much without waiting is no longer watched
+  constexpr size_t kPart = 4096;
+  ErrorCode error;
+  const size_t count = stream_.socket().receive(buffer_.prepare(std::min(room, kPart)), 0, error);
+  if (!error && count > 0) buffer_.commit(count);
+  const bool gone = (error && error != asio::error::would_block) || (!error && count == 0);
+  if (gone) return client_is_gone();
+  watch_client();
 }
 
 void HttpSession::client_is_gone() {
@@ -260,10 +283,11 @@ void HttpSession::write(HttpResponse response) {
   if (!response.type.empty()) message->set(http::field::content_type, response.type);
   for (const auto& [name, value] : response.headers) message->insert(name, value);
   prepare(*message, keep);
-  message->content_length(response.body.size());
+  if (response.status != 304) message->content_length(response.body.size());
   if (!is_head) message->body() = std::move(response.body);
-  stream_.expires_after(server_.limits.write_time);
+  begin_writing();
   const auto written = [self = shared_from_this(), message, keep](ErrorCode error, size_t) {
+    self->writing_ = false;
     if (error || self->state_ == State::kClosed) return self->close();
     self->after_answer(keep);
   };
@@ -285,7 +309,7 @@ void HttpSession::after_answer(bool keep) {
   stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
   stream_.expires_after(kDrainTime);
   state_ = State::kReading;
-  reading_since_ = Clock::time_point::min();  // the first to go when connections run out
+  waits_since_ = Clock::time_point::min();  // the first to go when connections run out
   auto space = std::make_shared<std::string>(size_t{16} << 10, '\0');
   auto drain = std::make_shared<std::function<void(size_t)>>();
   *drain = [self = shared_from_this(), space,
@@ -300,26 +324,28 @@ void HttpSession::after_answer(bool keep) {
 }
 
 void HttpSession::begin_stream(std::shared_ptr<EventStream> events) {
-  if (parser_->get().version() < 11) {  // knows no chunks
-    return answer(plain(505, "bad_version", "events are streamed by HTTP/1.1 only"));
+  // Streams may last, and must leave room for others.
+  if (server_.streams >= std::max<size_t>(server_.limits.connections * 3 / 4, 1)) {
+    return answer(plain(503, "too_many_streams", "there are too many streams of events", 5));
   }
+  ++server_.streams;
   on_gone_ = nullptr;
   if (server_.hooks.answered) server_.hooks.answered(&request_, 200);
   state_ = State::kStreaming;
   events_ = std::move(events);
-  http::response<http::empty_body> message{http::status::ok, 11};
+  chunked_ = parser_->get().version() >= 11;
+  http::response<http::empty_body> message{http::status::ok, parser_->get().version()};
   message.set(http::field::content_type, "text/event-stream");
   message.set(http::field::cache_control, "no-store");
   prepare(message, /*keep=*/false);
-  message.chunked(true);
+  if (chunked_) message.chunked(true);
   std::ostringstream head;
   head << message.base();
   auto bytes = std::make_shared<std::string>(head.str());
-  writing_ = true;
-  stream_.expires_after(server_.limits.write_time);
+  begin_writing();
   asio::async_write(stream_, asio::buffer(*bytes), [self = shared_from_this(), bytes](ErrorCode error, size_t) {
     self->writing_ = false;
-    if (error) return self->close();
+    if (error || self->state_ == State::kClosed) return self->close();
     self->pump();
   });
   const std::weak_ptr<HttpSession> weak = weak_from_this();
@@ -334,31 +360,52 @@ void HttpSession::begin_stream(std::shared_ptr<EventStream> events) {
 // Sends what there is, one part at a time.
 void HttpSession::pump() {
   if (state_ != State::kStreaming || writing_) return;
-  EventStream::Part part = events_->next();
-  if (!part.text.empty() || part.last) return write_chunk(std::move(part.text), part.last);
+  EventStream::Part part;
+  try {
+    part = events_->next();
+  } catch (const std::exception& error) {
+    log_error("a stream of events ends: ", printable(error.what(), 1000));
+    return close();
+  }
+  if (!part.text.empty() || part.last) return write_part(std::move(part.text), part.last);
   stream_.expires_never();
   keep_alive_.expires_after(server_.limits.keep_alive);
   keep_alive_.async_wait([self = shared_from_this()](ErrorCode error) {
-    if (!error && self->state_ == State::kStreaming && !self->writing_) self->write_chunk(": keep-alive\n\n", false);
+    if (!error && self->state_ == State::kStreaming && !self->writing_) self->write_part(": keep-alive\n\n", false);
   });
 }
 
-void HttpSession::write_chunk(std::string text, bool last) {
+void HttpSession::begin_writing() {
   writing_ = true;
+  waits_since_ = Clock::now();
+  stream_.expires_after(server_.limits.write_time);
+}
+
+void HttpSession::write_part(std::string text, bool last) {
   keep_alive_.cancel();
   std::ostringstream chunk;
-  if (!text.empty()) chunk << std::hex << text.size() << "\r\n" << text << "\r\n";
-  if (last) chunk << "0\r\n\r\n";
+  if (!chunked_) {
+    chunk << text;
+  } else {
+    if (!text.empty()) chunk << std::hex << text.size() << "\r\n" << text << "\r\n";
+    if (last) chunk << "0\r\n\r\n";
+  }
   auto bytes = std::make_shared<std::string>(chunk.str());
-  stream_.expires_after(server_.limits.write_time);
+  begin_writing();
   asio::async_write(stream_, asio::buffer(*bytes), [self = shared_from_this(), bytes, last](ErrorCode error, size_t) {
     self->writing_ = false;
     if (error || self->state_ == State::kClosed) return self->close();
     if (!last) return self->pump();
-    self->events_->on_ready(nullptr);
-    self->events_.reset();
+    self->end_stream();
     self->after_answer(/*keep=*/false);
   });
+}
+
+void HttpSession::end_stream() {
+  if (!events_) return;
+  events_->on_ready(nullptr);
+  events_.reset();
+  --server_.streams;
 }
 
 void HttpSession::finish() {
@@ -369,8 +416,7 @@ void HttpSession::close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
   keep_alive_.cancel();
-  if (events_) events_->on_ready(nullptr);
-  events_.reset();
+  end_stream();
   ErrorCode ignored;
   stream_.socket().close(ignored);
   server_.on_end(this);

@@ -27,6 +27,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
     HttpHooks hooks;
     HttpLimits limits;
     bool stopping = false;
+    size_t streams = 0;  // that run
     std::function<void(HttpSession*)> on_end;
   };
 
@@ -39,9 +40,12 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   // Cuts off unless an answer is on its way.
   void finish();
 
-  bool is_reading() const { return state_ == State::kReading; }
   bool is_closed() const { return state_ == State::kClosed; }
-  Clock::time_point reading_since() const { return reading_since_; }
+  // Since when it is the client who lets us wait, by sending or reading slowly; nothing when it is not.
+  std::optional<Clock::time_point> waits_for_client_since() const {
+    const bool waits = state_ == State::kReading || writing_;
+    return waits ? std::optional(waits_since_) : std::nullopt;
+  }
 
  private:
   friend class SessionExchange;
@@ -57,30 +61,36 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void on_broken_request(ErrorCode error);
   void handle();
   void watch_client();
+  void on_client_moved();
   void client_is_gone();
   void answer(HttpResponse response);
   void write(HttpResponse response);
   void after_answer(bool keep);
   void begin_stream(std::shared_ptr<EventStream> events);
+  void end_stream();
   void pump();
-  void write_chunk(std::string text, bool last);
+  void write_part(std::string text, bool last);
+  void begin_writing();
   template <typename Message>
   void prepare(Message& message, bool keep) const;
 
   boost::beast::tcp_stream stream_;
   boost::asio::steady_timer keep_alive_;
-  boost::beast::flat_buffer buffer_;
+  // Bounds what Beast collects on its own, as the extensions of chunks.
+  boost::beast::flat_buffer buffer_{size_t{64} << 10};
   std::optional<Parser> parser_;
   Server& server_;
   State state_ = State::kReading;
-  Clock::time_point reading_since_;
-  bool first_ = true;  // no request has come yet
+  Clock::time_point waits_since_;
+  bool first_ = true;     // no request has come yet
+  bool in_body_ = false;  // its head has come, its body is being read
   HttpRequest request_;
   uint64_t exchange_ = 0;  // counts requests: who waits for an earlier one is too late
   bool watched_ = false;   // whether someone waits for the client to go
   std::function<void()> on_gone_;
   std::shared_ptr<EventStream> events_;
-  bool writing_ = false;  // a part of the stream is on its way
+  bool chunked_ = false;  // whether the stream's client knows chunks; else its end is that of the connection
+  bool writing_ = false;  // an answer, or a part of a stream, is on its way
 };
 
 }  // namespace mdm::serving

@@ -69,23 +69,32 @@ size_t Job::bytes() const {
 
 template <typename Change>
 bool Job::change(Event::Kind kind, const Change& make) {
-  std::vector<std::shared_ptr<std::function<void()>>> calls;
+  bool is_end = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (is_final(view_.state) || !make()) return false;
     ++number_;
+    is_end = is_final(view_.state);
+    if (is_end) ended_ = Clock::now();
     if (kind == Event::Kind::kState) {
-      if (is_final(view_.state)) ended_ = Clock::now();
       if (states_.back().view.state == view_.state) states_.pop_back();  // another position in the queue
       states_.push_back({Event::Kind::kState, number_, view_, {}});
     } else {
       progress_number_ = number_;
     }
+  }
+  if (!is_end) tell();
+  return true;
+}
+
+void Job::tell() {
+  std::vector<std::shared_ptr<std::function<void()>>> calls;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
     for (const auto& [listener, call] : listeners_) calls.push_back(call);
     if (is_final(view_.state)) listeners_.clear();  // nothing comes after that
   }
   for (const auto& call : calls) (*call)();
-  return true;
 }
 
 bool Job::set_position(size_t position) {
@@ -170,6 +179,7 @@ std::vector<Job::Event> Job::events_after(uint64_t seen) const {
 
 uint64_t Job::listen(std::function<void()> call) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  if (is_final(view_.state)) return 0;
   listeners_[next_listener_] = std::make_shared<std::function<void()>>(std::move(call));
   return next_listener_++;
 }

@@ -72,13 +72,15 @@ class Job {
   // Bytes of its results.
   size_t bytes() const;
 
-  // For the queue. Changes of a job that has ended are left out; the functions return whether something changed.
+  // For the queue. Changes of a job that has ended are left out; the functions return whether something changed. Of an
+  // end listeners learn by tell(), once the queue has taken note of it.
   bool set_position(size_t position);
   bool start(int64_t steps, size_t batched_with);
   bool set_progress(int64_t step, std::optional<JobPreview> preview);
   bool finish(std::vector<JobPicture> pictures);
   bool fail(const std::string& code, const std::string& message);
   bool cancel(const std::string& reason = "");
+  void tell();
   bool ended() const;
 
   // What has happened after event number `seen`, in order: all changes of state, but only the newest progress and the
@@ -90,7 +92,8 @@ class Job {
     JobPreview preview;
   };
   std::vector<Event> events_after(uint64_t seen) const;
-  // `call` is called after each change, from the thread that makes it; returns what forget() takes.
+  // `call` is called after each change, from the thread that makes it; returns what forget() takes. Of a job that has
+  // ended nothing more is heard: then 0.
   uint64_t listen(std::function<void()> call);
   void forget(uint64_t listener);
 

@@ -10,6 +10,7 @@
 #include "mdm/core/log.h"
 #include "mdm/core/secret.h"
 #include "serving/batch_progress.h"
+#include "serving/order.h"
 
 namespace mdm::serving {
 namespace {
@@ -19,13 +20,14 @@ constexpr size_t kIdBytes = 16;  // ids are how a client is known to be the job'
 }  // namespace
 
 bool same_batch(const JobOrder& a, const JobOrder& b) {
-  const SampleConfig& x = a.sample;
-  const SampleConfig& y = b.sample;
-  return a.model == b.model && !a.look_inside && !b.look_inside && x.guidance_scale == y.guidance_scale &&
-         x.guidance_rescale == y.guidance_rescale && x.guidance_start == y.guidance_start &&
-         x.guidance_end == y.guidance_end && x.num_inference_steps == y.num_inference_steps && x.sampler == y.sampler &&
-         x.ddim_eta == y.ddim_eta && x.timestep_spacing == y.timestep_spacing && x.threshold == y.threshold &&
-         x.sample_image_size == y.sample_image_size;
+  // Whatever setting there will be: those that differ between pictures of one batch are named.
+  const auto shared_settings = [](const JobOrder& order) {
+    Json values = values_of(order.sample);
+    values.erase("seed");
+    values.erase("num_samples");
+    return values;
+  };
+  return a.model == b.model && !a.look_inside && !b.look_inside && shared_settings(a) == shared_settings(b);
 }
 
 // A batch that is being denoised.
@@ -34,7 +36,7 @@ struct JobQueue::Batch {
   std::atomic<bool> cancel{false};
 };
 
-JobQueue::JobQueue(std::vector<std::unique_ptr<PictureMaker>> makers, const QueueLimits& limits,
+JobQueue::JobQueue(std::vector<std::shared_ptr<PictureMaker>> makers, const QueueLimits& limits,
                    std::shared_ptr<QueueWatcher> watcher)
     : limits_(limits),
       watcher_(watcher ? std::move(watcher) : std::make_shared<QueueWatcher>()),
@@ -49,7 +51,9 @@ JobQueue::Submission JobQueue::submit(JobOrder order, const std::string& client)
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (stopping_) return {nullptr, Refusal::kStopping};
-    const auto of_client = [&](const std::shared_ptr<Job>& other) { return other->client() == client; };
+    const auto of_client = [&](const std::shared_ptr<Job>& other) {
+      return other->client() == client && !other->ended();
+    };
     const auto own = std::count_if(waiting_.begin(), waiting_.end(), of_client) +
                      std::count_if(running_.begin(), running_.end(), of_client);
     if (static_cast<size_t>(own) >= limits_.per_client) return {nullptr, Refusal::kTooManyOfClient};
@@ -70,27 +74,23 @@ std::shared_ptr<Job> JobQueue::find(const std::string& id) const {
 
 void JobQueue::cancel(const std::shared_ptr<Job>& job) {
   if (!job->cancel()) return;
-  bool waited = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto place = std::find(waiting_.begin(), waiting_.end(), job);
-    if (place != waiting_.end()) {
-      waiting_.erase(place);
-      waited = true;
-    }
+    waiting_.erase(std::remove(waiting_.begin(), waiting_.end(), job), waiting_.end());
     for (const auto& batch : batches_) {
       const auto& jobs = batch->jobs;
       if (std::all_of(jobs.begin(), jobs.end(), [](const auto& one) { return one->ended(); })) batch->cancel = true;
     }
   }
-  if (!waited) return;  // its worker ends it
   end(job);
   tell_positions();
 }
 
 JobQueue::Counts JobQueue::counts() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return {waiting_.size(), running_.size(), ended_.size(), ended_bytes_};
+  const auto running =
+      std::count_if(running_.begin(), running_.end(), [](const std::shared_ptr<Job>& job) { return !job->ended(); });
+  return {waiting_.size(), static_cast<size_t>(running), ended_.size(), ended_bytes_};
 }
 
 void JobQueue::stop() {
@@ -104,8 +104,7 @@ void JobQueue::stop() {
   }
   wake_.notify_all();
   for (const auto& job : dropped) {
-    job->cancel("the server is stopping");
-    end(job);
+    if (job->cancel("the server is stopping")) end(job);
   }
   for (std::thread& worker : workers_) {
     if (worker.joinable()) worker.join();
@@ -145,6 +144,7 @@ std::vector<std::shared_ptr<Job>> JobQueue::take_batch() {
 }
 
 void JobQueue::tell_positions() {
+  const std::lock_guard<std::mutex> one_at_a_time(positions_mutex_);
   std::vector<std::shared_ptr<Job>> waiting;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -153,11 +153,11 @@ void JobQueue::tell_positions() {
   for (size_t i = 0; i < waiting.size(); ++i) waiting[i]->set_position(i);
 }
 
-// A job's results are kept until newer ones need the room.
+// Takes note of an end, then tells it: whoever hears of it finds all figures right. The results are kept until newer
+// ones need the room.
 void JobQueue::end(const std::shared_ptr<Job>& job) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    running_.remove(job);
     const size_t bytes = job->bytes();
     ended_.push_back({job, bytes});
     ended_bytes_ += bytes;
@@ -168,6 +168,13 @@ void JobQueue::end(const std::shared_ptr<Job>& job) {
     }
   }
   watcher_->on_end(*job);
+  job->tell();
+}
+
+void JobQueue::fail(const std::vector<std::shared_ptr<Job>>& jobs, const char* code, const char* message) {
+  for (const auto& job : jobs) {
+    if (job->fail(code, message)) end(job);
+  }
 }
 
 void JobQueue::run(PictureMaker& maker, const std::vector<std::shared_ptr<Job>>& jobs) {
@@ -179,57 +186,57 @@ void JobQueue::run(PictureMaker& maker, const std::vector<std::shared_ptr<Job>>&
     const bool nobody_waits = std::all_of(jobs.begin(), jobs.end(), [](const auto& job) { return job->ended(); });
     if (stopping_ || nobody_waits) batch->cancel = true;
   }
-  const std::string& model = jobs.front()->order().model;
+  constexpr const char* kMemory = "there was not enough memory; ask for fewer pictures";
+  constexpr const char* kInternal = "the pictures could not be made; the server's log says more";
   try {
-    BatchProgress progress(jobs, limits_.batch, maker.levels(model));
-    watcher_->on_batch(jobs.size(), progress.requests().size());
-    progress.begin();
-    GenerationCallbacks callbacks;
-    callbacks.cancel = &batch->cancel;
-    callbacks.look_inside = jobs.front()->order().look_inside;
-    callbacks.on_step = [&](const GenerationStep& step) {
-      progress.on_step(step);
-      watcher_->on_step(step.count);
-      if (progress.seconds() > limits_.job_seconds) {
-        for (const auto& job : jobs) job->fail("too_slow", "the job took longer than the server allows");
-        batch->cancel = true;
-      }
-    };
-    callbacks.on_pictures = [&](std::vector<Picture> pictures) {
-      for (const Picture& picture : pictures) {
-        progress.add(picture, [&](const Picture& one) { return maker.encode(model, one, progress.sample()); });
-      }
-    };
-    maker.make(model, progress.requests(), progress.sample(), callbacks);
-    progress.finish();
-    for (const auto& job : jobs) job->cancel("the server is stopping");  // those that have no pictures by now
+    if (!batch->cancel) make(maker, batch);
   } catch (const ConfigError& error) {
     log_error("a job failed: ", printable(error.what(), 1000));
-    for (const auto& job : jobs)
-      job->fail("unusable", "the model can't be used with these settings; see the server's log");
+    fail(jobs, "unusable", "the model can't be used with these settings; the server's log says more");
   } catch (const std::bad_alloc&) {
     log_error("a job failed: out of memory");
-    for (const auto& job : jobs) job->fail("out_of_memory", "there was not enough memory; ask for fewer pictures");
+    fail(jobs, "out_of_memory", kMemory);
   } catch (const std::exception& error) {
     const std::string text = error.what();
-    const bool memory = text.find("out of memory") != text.npos || text.find("can't allocate memory") != text.npos;
     log_error("a job failed: ", printable(text, 1000));
-    for (const auto& job : jobs) {
-      if (memory) {
-        job->fail("out_of_memory", "there was not enough memory; ask for fewer pictures");
-      } else {
-        job->fail("internal", "the pictures could not be made; the server's log says more");
-      }
-    }
+    const bool memory = text.find("out of memory") != text.npos || text.find("can't allocate memory") != text.npos;
+    fail(jobs, memory ? "out_of_memory" : "internal", memory ? kMemory : kInternal);
   } catch (...) {
     log_error("a job failed for an unknown reason");
-    for (const auto& job : jobs) job->fail("internal", "the pictures could not be made; the server's log says more");
+    fail(jobs, "internal", kInternal);
   }
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    batches_.erase(std::find(batches_.begin(), batches_.end(), batch));
+  // Those that have no pictures by now, and did not fail.
+  for (const auto& job : jobs) {
+    if (job->cancel("the server is stopping")) end(job);
   }
-  for (const auto& job : jobs) end(job);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  batches_.erase(std::find(batches_.begin(), batches_.end(), batch));
+  for (const auto& job : jobs) running_.remove(job);
+}
+
+void JobQueue::make(PictureMaker& maker, const std::shared_ptr<Batch>& batch) {
+  const std::string& model = batch->jobs.front()->order().model;
+  BatchProgress progress(batch->jobs, limits_.batch, maker.levels(model));
+  watcher_->on_batch(batch->jobs.size(), progress.requests().size());
+  progress.begin();
+  GenerationCallbacks callbacks;
+  callbacks.cancel = &batch->cancel;
+  callbacks.look_inside = batch->jobs.front()->order().look_inside;
+  callbacks.on_step = [&](const GenerationStep& step) {
+    progress.on_step(step);
+    watcher_->on_step(step.count);
+    if (progress.seconds() > limits_.job_seconds) {
+      fail(batch->jobs, "too_slow", "the job took longer than the server allows");
+      batch->cancel = true;
+    }
+  };
+  callbacks.on_pictures = [&](std::vector<Picture> pictures) {
+    for (const Picture& picture : pictures) {
+      progress.add(picture, [&](const Picture& one) { return maker.encode(model, one, progress.sample()); });
+    }
+  };
+  maker.make(model, progress.requests(), progress.sample(), callbacks);
+  progress.finish([this](const std::shared_ptr<Job>& job) { end(job); });
 }
 
 }  // namespace mdm::serving

@@ -54,7 +54,7 @@ struct QueueWatcher {
 class JobQueue {
  public:
   // One worker for each maker.
-  JobQueue(std::vector<std::unique_ptr<PictureMaker>> makers, const QueueLimits& limits,
+  JobQueue(std::vector<std::shared_ptr<PictureMaker>> makers, const QueueLimits& limits,
            std::shared_ptr<QueueWatcher> watcher = nullptr);
   ~JobQueue();  // stop()
 
@@ -82,12 +82,15 @@ class JobQueue {
   void work(PictureMaker& maker);
   std::vector<std::shared_ptr<Job>> take_batch();
   void run(PictureMaker& maker, const std::vector<std::shared_ptr<Job>>& jobs);
+  void make(PictureMaker& maker, const std::shared_ptr<Batch>& batch);
   void end(const std::shared_ptr<Job>& job);
+  void fail(const std::vector<std::shared_ptr<Job>>& jobs, const char* code, const char* message);
   void tell_positions();
 
   const QueueLimits limits_;
   const std::shared_ptr<QueueWatcher> watcher_;
-  std::vector<std::unique_ptr<PictureMaker>> makers_;
+  std::vector<std::shared_ptr<PictureMaker>> makers_;
+  std::mutex positions_mutex_;  // taken before mutex_
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;

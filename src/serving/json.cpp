@@ -18,6 +18,10 @@ constexpr size_t kMaxValues = 10000;
 
 Json read_object(const std::string& body) {
   if (!is_utf8(body)) refuse("the body is not UTF-8");
+  // The parser takes a NUL for the end, and passes over a byte order mark.
+  if (body.find('\0') != std::string::npos || body.compare(0, 3, "\xEF\xBB\xBF") == 0) {
+    refuse("the body is not valid JSON");
+  }
   size_t values = 0;
   std::vector<std::set<std::string>> keys;  // of the objects that are open
   const Json::parser_callback_t look = [&](int depth, Json::parse_event_t event, Json& value) {

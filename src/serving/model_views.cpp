@@ -125,7 +125,6 @@ Json view_of_model(const ShelvedModel& model, const OrderLimits& limits) {
   Json json;
   json["name"] = model.name;
   json["kind"] = pipeline.config().model.kind();
-  json["loaded"] = pipeline.loaded();
   json["parameters"] = pipeline.structure().parameters;
   json["side"] = sides.front();
   json["levels"] = Json::array();

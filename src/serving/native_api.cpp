@@ -1,6 +1,7 @@
 // The native API: /mdm/v1, with /healthz and /metrics.
 #include <algorithm>
 #include <charconv>
+#include <optional>
 #include <utility>
 
 #include "mdm/core/error.h"
@@ -23,13 +24,14 @@ class JobEvents final : public EventStream {
 
   Part next() override {
     Part part;
+    const bool ended = job_->ended();  // looked at first: an end that comes now is told next time
     for (const Job::Event& event : job_->events_after(seen_)) {
       part.text += text_of_event(*job_, event);
       seen_ = event.number;
       part.last = part.last || (event.kind == Job::Event::Kind::kState && is_final(event.view.state));
     }
     // Who comes back to a job that ended while it was away, and has seen that, waits for nothing.
-    if (part.text.empty() && job_->ended()) part.last = true;
+    if (part.text.empty() && ended) part.last = true;
     return part;
   }
 
@@ -44,20 +46,20 @@ class JobEvents final : public EventStream {
   uint64_t listener_ = 0;
 };
 
-size_t number_in(const std::string& text) {
-  size_t number = 0;
+std::optional<uint64_t> number_of(const std::string& text) {
+  uint64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size())
-    throw HttpError{404, "not_found", "there is nothing here"};
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return number;
 }
 
-uint64_t last_event_of(const HttpRequest& request) {
-  const std::string text = request.header("last-event-id");
-  uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size() ? number : 0;
+size_t number_in(const std::string& place) {
+  const auto number = number_of(place);
+  if (!number) throw HttpError{404, "not_found", "there is nothing here"};
+  return *number;
 }
+
+uint64_t last_event_of(const HttpRequest& request) { return number_of(request.header("last-event-id")).value_or(0); }
 
 HttpResponse png_response(std::string png) {
   HttpResponse response;
@@ -105,7 +107,11 @@ void add_session_routes(Router& router, Service& service) {
         json_response({{"key_needed", access.key_needed()}, {"signed_in", access.signed_in(call->request())}}));
   });
   router.add("POST", path, [&service](const Call& call, const Places&) {
-    const auto cookie = service.access().sign_in(text_of(read_object(call->request().body), "key"));
+    const std::string key = text_of(read_object(call->request().body), "key");
+    if (!service.access().key_needed()) {
+      return call->answer(json_response({{"key_needed", false}, {"signed_in", true}}));
+    }
+    const auto cookie = service.access().sign_in(key);
     if (!cookie) throw HttpError{401, "unauthorized", "this is not the key"};
     HttpResponse response = json_response({{"key_needed", true}, {"signed_in", true}});
     response.headers.emplace_back("Set-Cookie", *cookie);

@@ -55,8 +55,14 @@ Json to_native(Json object) {
   if (!output.empty() && output != "png") refuse("output_format", "only png is there");
   // What has no meaning for these models.
   for (const char* name : {"user", "quality", "style", "background", "moderation"}) take_text(object, name);
+  object.erase("output_compression");  // of other formats
+  if (object.contains("partial_images") && object["partial_images"] != 0 && !object["partial_images"].is_null()) {
+    refuse("partial_images", "are not there; /mdm/v1/jobs streams previews");
+  }
+  object.erase("partial_images");
   if (object.contains("stream")) {
-    if (object["stream"] != false) refuse("stream", "is not there; /mdm/v1/jobs streams events");
+    if (object["stream"] != false && !object["stream"].is_null())
+      refuse("stream", "is not there; /mdm/v1/jobs streams events");
     object.erase("stream");
   }
   const std::string size = take_text(object, "size");
@@ -82,17 +88,11 @@ void generate(Service& service, const Call& call) {
   const ShelvedModel& model = service.model(take_text(object, "model"));
   object["preview"] = false;
   const auto job = service.submit(read_order(object, model, service.limits()), call->request());
-  call->on_gone([&service, job] { service.queue().cancel(job); });
-  when_ended(job, [call](const JobView& view) {
-    if (view.state != JobState::kDone) {
-      const bool cancelled = view.state == JobState::kCancelled;
-      const std::string message = view.error_message.empty() ? "the job was cancelled" : view.error_message;
-      return call->answer(openai_error({cancelled ? 503 : 500, cancelled ? "cancelled" : view.error_code, message}));
-    }
+  answer_when_done(service, call, job, openai_error, [](const JobView& view) {
     Json body = {{"created", now_in_seconds()}, {"data", Json::array()}};
     for (const JobPicture& picture : view.pictures) body["data"].push_back({{"b64_json", to_base64(*picture.png)}});
     body["output_format"] = "png";
-    call->answer(json_response(body));
+    return json_response(body);
   });
 }
 

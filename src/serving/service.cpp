@@ -7,6 +7,7 @@
 #include "mdm/core/error.h"
 #include "mdm/core/log.h"
 #include "serving/json.h"
+#include "serving/page_files.h"
 
 namespace mdm::serving {
 namespace {
@@ -25,22 +26,11 @@ std::vector<std::pair<std::string, std::string>> headers_of_all() {
           {"Cross-Origin-Opener-Policy", "same-origin"}};
 }
 
-// A shelf in front of the queue, which owns its makers.
-class MakerOfShelf final : public PictureMaker {
- public:
-  explicit MakerOfShelf(std::shared_ptr<ModelShelf> shelf) : shelf_(std::move(shelf)) {}
-  void make(const std::string& model, const std::vector<PictureRequest>& requests, const SampleConfig& sample,
-            const GenerationCallbacks& callbacks) override {
-    shelf_->make(model, requests, sample, callbacks);
-  }
-  std::string encode(const std::string& model, const Picture& picture, const SampleConfig& sample) override {
-    return shelf_->encode(model, picture, sample);
-  }
-  size_t levels(const std::string& model) override { return shelf_->levels(model); }
-
- private:
-  std::shared_ptr<ModelShelf> shelf_;
-};
+AccessOptions with_open_paths(AccessOptions options) {
+  for (const PageFile& file : page_files()) options.open_paths.emplace_back(file.path);
+  options.open_paths.insert(options.open_paths.end(), {"/healthz", "/mdm/v1/session"});
+  return options;
+}
 
 const char* reason_of(Refusal refusal) {
   switch (refusal) {
@@ -53,18 +43,18 @@ const char* reason_of(Refusal refusal) {
 
 }  // namespace
 
-Service::Service(std::vector<std::shared_ptr<ModelShelf>> shelves, const ServiceOptions& options,
-                 std::vector<std::unique_ptr<PictureMaker>> makers)
-    : options_(options), shelves_(std::move(shelves)), figures_(std::make_shared<Figures>()), access_(options.access) {
+Service::Service(std::vector<std::shared_ptr<ModelShelf>> shelves, const ServiceOptions& options)
+    : options_(options),
+      shelves_(std::move(shelves)),
+      figures_(std::make_shared<Figures>()),
+      access_(with_open_paths(options.access)) {
   if (shelves_.empty() || models().empty()) fail<ConfigError>("model: none is given");
   add_page_routes(router_);
   add_native_routes(router_, *this);
   add_openai_routes(router_, *this);
   add_a1111_routes(router_, *this);
-  if (makers.empty()) {
-    for (const auto& shelf : shelves_) makers.push_back(std::make_unique<MakerOfShelf>(shelf));
-  }
-  queue_ = std::make_unique<JobQueue>(std::move(makers), options.queue, figures_);
+  queue_ = std::make_unique<JobQueue>(std::vector<std::shared_ptr<PictureMaker>>(shelves_.begin(), shelves_.end()),
+                                      options.queue, figures_);
   HttpHooks hooks;
   hooks.check = [this](const HttpRequest& head) { return access_.check(head); };
   hooks.handle = [this](const std::shared_ptr<Exchange>& exchange) { router_.handle(exchange); };
@@ -73,6 +63,7 @@ Service::Service(std::vector<std::shared_ptr<ModelShelf>> shelves, const Service
   };
   hooks.headers = headers_of_all();
   server_ = std::make_unique<HttpServer>(options.access.host, options.port, std::move(hooks), options.http);
+  server_->start();
 }
 
 Service::~Service() { stop(std::chrono::milliseconds(0)); }
@@ -137,15 +128,21 @@ std::string Service::figures() {
   return figures_->text(now);
 }
 
-void when_ended(const std::shared_ptr<Job>& job, std::function<void(const JobView&)> done) {
-  // Whoever sees the end first tells it; the job's own list of listeners is what keeps this alive.
-  auto once = std::make_shared<std::atomic<bool>>(false);
-  const auto look = [weak = std::weak_ptr<Job>(job), once, done = std::move(done)] {
+void answer_when_done(Service& service, const std::shared_ptr<Exchange>& exchange, const std::shared_ptr<Job>& job,
+                      const Router::Errors& errors, std::function<HttpResponse(const JobView&)> done) {
+  exchange->on_gone([&service, job] { service.queue().cancel(job); });
+  // Whoever sees the end first tells it. The job keeps its listeners until then, and they don't keep the job.
+  const auto once = std::make_shared<std::atomic<bool>>(false);
+  const auto look = [weak = std::weak_ptr<Job>(job), once, exchange, errors, done = std::move(done)] {
     const auto ended = weak.lock();
-    if (ended && ended->ended() && !once->exchange(true)) done(ended->view());
+    if (!ended || !ended->ended() || once->exchange(true)) return;
+    const JobView view = ended->view();
+    if (view.state == JobState::kDone) return exchange->answer(done(view));
+    const bool cancelled = view.state == JobState::kCancelled;
+    const std::string message = view.error_message.empty() ? "the job was cancelled" : view.error_message;
+    exchange->answer(errors({cancelled ? 503 : 500, cancelled ? "cancelled" : view.error_code, message}));
   };
-  job->listen(look);
-  look();
+  if (job->listen(look) == 0) look();
 }
 
 }  // namespace mdm::serving

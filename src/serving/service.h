@@ -29,10 +29,8 @@ struct ServiceOptions {
 
 class Service {
  public:
-  // One worker for each shelf; all hold the same models. `makers` are the shelves, or in tests what stands in front of
-  // them. Listens at once; Error when the port can't be had.
-  Service(std::vector<std::shared_ptr<ModelShelf>> shelves, const ServiceOptions& options,
-          std::vector<std::unique_ptr<PictureMaker>> makers = {});
+  // One worker for each shelf; all hold the same models. Answers at once; Error when the port can't be had.
+  Service(std::vector<std::shared_ptr<ModelShelf>> shelves, const ServiceOptions& options);
   ~Service();
 
   uint16_t port() const;
@@ -65,8 +63,9 @@ class Service {
   std::atomic<bool> stopping_{false};
 };
 
-// Calls `done` once the job has ended: now, or from the thread that ends it.
-void when_ended(const std::shared_ptr<Job>& job, std::function<void(const JobView&)> done);
+// Answers once the job has ended: with `done` of a finished one, else with an error. A client that goes cancels it.
+void answer_when_done(Service& service, const std::shared_ptr<Exchange>& exchange, const std::shared_ptr<Job>& job,
+                      const Router::Errors& errors, std::function<HttpResponse(const JobView&)> done);
 
 // The groups of routes.
 void add_page_routes(Router& router);

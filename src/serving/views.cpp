@@ -11,11 +11,10 @@
 namespace mdm::serving {
 namespace {
 
-double to_milliseconds(double seconds) { return std::round(seconds * 1000) / 1000; }
+// To whole milliseconds.
+double rounded(double seconds) { return std::round(seconds * 1000) / 1000; }
 
-Json left_of(const JobView& view) {
-  return view.seconds_left ? Json(to_milliseconds(*view.seconds_left)) : Json(nullptr);
-}
+Json left_of(const JobView& view) { return view.seconds_left ? Json(rounded(*view.seconds_left)) : Json(nullptr); }
 
 // log(gamma / (1 - gamma)) of a level at a time of the model.
 Json log_snr_at(const Pipeline& pipeline, size_t level, int64_t time) {
@@ -46,9 +45,9 @@ Json view_of_job(const Job& job, const JobView& view) {
   json["settings"].update(values_of(order.sample));
   json["step"] = view.step;
   json["steps"] = view.steps;
-  json["seconds"] = to_milliseconds(view.seconds);
+  json["seconds"] = rounded(view.seconds);
   json["seconds_left"] = left_of(view);
-  json["waited"] = to_milliseconds(view.waited);
+  json["waited"] = rounded(view.waited);
   json["batched_with"] = view.batched_with;
   json["look_inside"] = order.look_inside;
   json["pictures"] = Json::array();
@@ -77,7 +76,7 @@ std::string text_of_event(const Job& job, const Job::Event& event) {
       name = "progress";
       data = {{"step", event.view.step},
               {"steps", event.view.steps},
-              {"seconds", to_milliseconds(event.view.seconds)},
+              {"seconds", rounded(event.view.seconds)},
               {"seconds_left", left_of(event.view)}};
       break;
     case Job::Event::Kind::kPreview:

@@ -26,11 +26,12 @@ int status(Access& access, const HttpRequest& request) {
 
 TEST(Access, OnlyOwnHostsAreAnswered) {
   Access access({});
-  for (const char* host : {"127.0.0.1:7860", "localhost", "LOCALHOST:1", "[::1]:7860", "127.3.2.1"}) {
+  for (const char* host : {"127.0.0.1:7860", "localhost", "localhost:", "LOCALHOST:1", "[::1]:7860", "127.3.2.1"}) {
     EXPECT_EQ(status(access, head("GET", "/", {{"host", host}})), 200) << host;
   }
   for (const char* host : {"evil.example", "evil.example:7860", "localhost.evil.example", "127.0.0.1.evil.example",
-                           "192.168.1.5", "0x7f.1", "[::2]", "[", ":7860"}) {
+                           "192.168.1.5", "0x7f.1", "[::2]", "[", ":7860", "localhost:80@evil.example",
+                           "[::1]evil.example", "localhost:80:90", "[::1]:x"}) {
     EXPECT_EQ(status(access, head("GET", "/", {{"host", host}})), 421) << host;
   }
   EXPECT_EQ(status(access, head("GET", "/", {{"host", ""}})), 400);
@@ -41,6 +42,7 @@ TEST(Access, NamedHostsAndAddressesOfAnOpenServer) {
   options.host = "0.0.0.0";
   options.allowed_hosts = {"Pictures.example.org"};
   options.key = "0123456789abcdef";
+  options.open_paths = {"/"};
   Access access(options);
   EXPECT_EQ(status(access, head("GET", "/", {{"host", "pictures.example.org"}})), 200);
   EXPECT_EQ(status(access, head("GET", "/", {{"host", "192.168.1.5:7860"}})), 200);
@@ -75,18 +77,20 @@ TEST(Access, PostsMustBeJson) {
     EXPECT_EQ(status(access, head("POST", "/mdm/v1/jobs", {{"content-type", type}, {"content-length", "2"}})), 415)
         << type;
   }
-  EXPECT_EQ(status(access, head("POST", "/mdm/v1/jobs", {{"content-type", "application/json; charset=utf-8"}})), 200);
+  EXPECT_EQ(status(access, head("POST", "/mdm/v1/jobs", {{"content-type", "application/json ; charset=utf-8"}})), 200);
   EXPECT_EQ(status(access, head("POST", "/mdm/v1/jobs/1/cancel", {{"content-length", "0"}})), 200);
 }
 
 TEST(Access, WantsTheKey) {
   AccessOptions options;
   options.key = "0123456789abcdef";
+  options.open_paths = {"/", "/page.css", "/healthz", "/openapi.json", "/mdm/v1/session"};
   Access access(options);
   for (const char* path : {"/", "/page.css", "/healthz", "/openapi.json", "/mdm/v1/session"}) {
     EXPECT_EQ(status(access, head("GET", path)), 200) << path;
   }
-  for (const char* path : {"/mdm/v1/models", "/metrics", "/v1/models", "/sdapi/v1/samplers", "/mdm/v1/jobs/x/events"}) {
+  for (const char* path :
+       {"/mdm/v1/models", "/metrics", "/v1/models", "/sdapi/v1/samplers", "/mdm/v1/jobs/x/events", "/new/api", "//"}) {
     EXPECT_EQ(status(access, head("GET", path)), 401) << path;
     EXPECT_EQ(status(access, head("GET", path, {{"authorization", "Bearer 0123456789abcdef"}})), 200) << path;
     EXPECT_EQ(status(access, head("GET", path, {{"authorization", "bearer 0123456789abcdef"}})), 200) << path;
@@ -132,8 +136,21 @@ TEST(Access, LimitsPostsOfEachClient) {
   EXPECT_EQ(refused->status, 429);
   EXPECT_EQ(refused->headers.back().first, "Retry-After");
   EXPECT_EQ(status(access, head("GET", "/mdm/v1/jobs/1")), 200);
+  HttpRequest cancel = head("DELETE", "/mdm/v1/jobs/1");
+  EXPECT_EQ(status(access, cancel), 200) << "who asked too much may still cancel";
   post.address = "10.0.0.7";
   EXPECT_EQ(status(access, post), 200);
+}
+
+TEST(Access, LimitsWrongKeys) {
+  AccessOptions options;
+  options.key = "0123456789abcdef";
+  options.posts_per_minute = 5;
+  Access access(options);
+  const HttpRequest wrong = head("GET", "/mdm/v1/models", {{"authorization", "Bearer wrong"}});
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(status(access, wrong), 401);
+  EXPECT_EQ(status(access, wrong), 429);
+  EXPECT_EQ(status(access, head("GET", "/mdm/v1/models", {{"authorization", "Bearer 0123456789abcdef"}})), 200);
 }
 
 TEST(Access, KnowsTheLoopback) {

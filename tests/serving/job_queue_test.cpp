@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "mdm/core/error.h"
+#include "serving/order.h"
 
 namespace mdm::serving {
 namespace {
@@ -113,9 +114,9 @@ struct EndCounter final : QueueWatcher {
 class JobQueueTest : public ::testing::Test {
  protected:
   void start(QueueLimits limits = wide()) {
-    auto maker = std::make_unique<FakeMaker>();
+    auto maker = std::make_shared<FakeMaker>();
     maker_ = maker.get();
-    std::vector<std::unique_ptr<PictureMaker>> makers;
+    std::vector<std::shared_ptr<PictureMaker>> makers;
     makers.push_back(std::move(maker));
     queue_ = std::make_unique<JobQueue>(std::move(makers), limits, watcher_);
   }
@@ -132,6 +133,21 @@ class JobQueueTest : public ::testing::Test {
     order.sample.num_inference_steps = steps;
     order.sample.seed = 5;
     return order;
+  }
+  // Of whatever makes another picture.
+  static std::vector<std::function<void(JobOrder&)>> changes() {
+    return {[](JobOrder& o) { o.model = "n"; },
+            [](JobOrder& o) { o.look_inside = true; },
+            [](JobOrder& o) { o.sample.guidance_scale = 1; },
+            [](JobOrder& o) { o.sample.guidance_rescale = 0.5; },
+            [](JobOrder& o) { o.sample.guidance_start = 0.1; },
+            [](JobOrder& o) { o.sample.guidance_end = 0.9; },
+            [](JobOrder& o) { o.sample.num_inference_steps = 3; },
+            [](JobOrder& o) { o.sample.sampler = SamplerKind::kEuler; },
+            [](JobOrder& o) { o.sample.ddim_eta = 0.5; },
+            [](JobOrder& o) { o.sample.timestep_spacing = TimestepSpacing::kLeading; },
+            [](JobOrder& o) { o.sample.threshold = ThresholdType::kNone; },
+            [](JobOrder& o) { o.sample.sample_image_size = 64; }};
   }
   std::shared_ptr<Job> submit(const std::string& prompt, int64_t pictures = 1, int64_t steps = 2) {
     return queue_->submit(order(prompt, pictures, steps), "client").job;
@@ -197,24 +213,60 @@ TEST_F(JobQueueTest, JobsOfEqualSettingsAreDenoisedTogether) {
 TEST_F(JobQueueTest, SettingsThatChangeAPictureKeepJobsApart) {
   const JobOrder base = order("x");
   EXPECT_TRUE(same_batch(base, order("y", 2)));
-  const std::vector<std::function<void(JobOrder&)>> changes = {
-      [](JobOrder& o) { o.model = "n"; },
-      [](JobOrder& o) { o.look_inside = true; },
-      [](JobOrder& o) { o.sample.guidance_scale = 1; },
-      [](JobOrder& o) { o.sample.guidance_rescale = 0.5; },
-      [](JobOrder& o) { o.sample.guidance_start = 0.1; },
-      [](JobOrder& o) { o.sample.guidance_end = 0.9; },
-      [](JobOrder& o) { o.sample.num_inference_steps = 3; },
-      [](JobOrder& o) { o.sample.sampler = SamplerKind::kEuler; },
-      [](JobOrder& o) { o.sample.ddim_eta = 0.5; },
-      [](JobOrder& o) { o.sample.timestep_spacing = TimestepSpacing::kLeading; },
-      [](JobOrder& o) { o.sample.threshold = ThresholdType::kNone; },
-      [](JobOrder& o) { o.sample.sample_image_size = 64; }};
+  const auto changes = JobQueueTest::changes();
   for (size_t i = 0; i < changes.size(); ++i) {
     JobOrder other = order("y");
     changes[i](other);
     EXPECT_FALSE(same_batch(base, other)) << i;
   }
+}
+
+// Every setting there is keeps jobs apart, also one that is added later.
+TEST_F(JobQueueTest, NoSettingIsForgotten) {
+  const JobOrder base = order("x");
+  const Json values = values_of(base.sample);
+  for (const auto& [name, value] : values.items()) {
+    if (name == "seed" || name == "num_samples") continue;
+    bool split = false;
+    for (const auto& change : changes()) {
+      JobOrder other = base;
+      change(other);
+      split = split || (values_of(other.sample)[name] != value && !same_batch(base, other));
+    }
+    EXPECT_TRUE(split) << name << " can differ within a batch, or no change of it is tried";
+  }
+}
+
+// Who hears of the end of its job may order the next one, and finds it counted.
+TEST_F(JobQueueTest, AnEndIsCountedBeforeItIsTold) {
+  QueueLimits limits;
+  limits.per_client = 1;
+  start(limits);
+  for (int i = 0; i < 200; ++i) {
+    const auto job = submit("a", 1, 1);
+    ASSERT_TRUE(job) << i;
+    std::atomic<bool> told{false}, right{false};
+    const auto look = [&] {
+      if (!job->ended() || told) return;
+      right = watcher_->ended == i + 1 && queue_->counts().running == 0;
+      told = true;
+    };
+    if (job->listen(look) == 0) {
+      ASSERT_TRUE(wait_for([&] { return watcher_->ended == i + 1; }));
+      continue;
+    }
+    ASSERT_TRUE(wait_for([&] { return told.load(); }));
+    EXPECT_TRUE(right);
+  }
+}
+
+TEST_F(JobQueueTest, AnEndedJobKeepsNoListener) {
+  start();
+  auto job = submit("a");
+  ASSERT_EQ(ended(job), JobState::kDone);
+  auto kept = std::make_shared<int>(0);
+  EXPECT_EQ(job->listen([kept] {}), 0u);
+  EXPECT_EQ(kept.use_count(), 1);
 }
 
 TEST_F(JobQueueTest, HasBounds) {
@@ -396,9 +448,9 @@ TEST_F(JobQueueTest, EventsTellEachStateAndTheNewestProgress) {
 TEST_F(JobQueueTest, NoneIsLostAmongMany) {
   QueueLimits limits = wide();
   limits.queued = limits.per_client = 1000;
-  std::vector<std::unique_ptr<PictureMaker>> makers;
-  makers.push_back(std::make_unique<FakeMaker>());
-  makers.push_back(std::make_unique<FakeMaker>());
+  std::vector<std::shared_ptr<PictureMaker>> makers;
+  makers.push_back(std::make_shared<FakeMaker>());
+  makers.push_back(std::make_shared<FakeMaker>());
   queue_ = std::make_unique<JobQueue>(std::move(makers), limits, watcher_);
   std::mutex mutex;
   std::vector<std::shared_ptr<Job>> jobs;

@@ -206,14 +206,26 @@ TEST_F(NativeApi, WrongSettingsAreNamed) {
 TEST_F(NativeApi, BadBodiesAreRefused) {
   std::string deep;
   for (int i = 0; i < 5000; ++i) deep += "[";
-  for (const std::string& body :
-       {std::string("{"), std::string("[]"), std::string("7"), std::string(""),
-        std::string("{\"prompt\": \"\xff\xfe\"}"), std::string("{\"prompt\": \"\xc0\x80\"}"),
-        std::string("{\"guidance_scale\": NaN}"), std::string("{\"guidance_scale\": 1e309}"),
-        std::string("{\"guidance_scale\": -1e309}"), std::string("{\"prompt\":\"a\",\"prompt\":\"b\"}"),
-        std::string("{\"a\":{\"b\":1,\"b\":2}}"), std::string("{} {}"), std::string("{\"prompt\":\"x\",}"),
-        std::string("{\"prompt\": \"\\ud800\"}"), deep, "{\"a\":" + deep, std::string("// hello\n{}"),
-        std::string("\xef\xbb\xbf{")}) {
+  for (const std::string& body : {std::string("{"),
+                                  std::string("[]"),
+                                  std::string("7"),
+                                  std::string(""),
+                                  std::string("{\"prompt\": \"\xff\xfe\"}"),
+                                  std::string("{\"prompt\": \"\xc0\x80\"}"),
+                                  std::string("{\"guidance_scale\": NaN}"),
+                                  std::string("{\"guidance_scale\": 1e309}"),
+                                  std::string("{\"guidance_scale\": -1e309}"),
+                                  std::string("{\"prompt\":\"a\",\"prompt\":\"b\"}"),
+                                  std::string("{\"a\":{\"b\":1,\"b\":2}}"),
+                                  std::string("{} {}"),
+                                  std::string("{\"prompt\":\"x\",}"),
+                                  std::string("{\"prompt\": \"\\ud800\"}"),
+                                  deep,
+                                  "{\"a\":" + deep,
+                                  std::string("// hello\n{}"),
+                                  std::string("\xef\xbb\xbf{}"),
+                                  std::string("{}\0{}", 5),
+                                  std::string("{}\0", 3)}) {
     const Answer answer = served().post("/mdm/v1/jobs", body);
     EXPECT_EQ(answer.status, 400) << body.substr(0, 60);
     EXPECT_EQ(json(answer)["error"]["code"], "invalid_json");
