@@ -162,15 +162,18 @@ struct Pipeline::Impl {
     auto loaded = make_model(config.model, text_width, options);
     const bool partial = config.sample.allow_partial;
     if (partial) draw_missing(*loaded);
-    load_weights(open_weights(config.sample.checkpoint, config.sample.ema), *loaded, partial);
-    loaded->eval();
     const bool temporal = std::any_of(config.model.levels.begin(), config.model.levels.end(),
                                       [](const UNetConfig& level) { return level.temporal_mode; });
-    if (device.is_cpu() && !temporal) {
-      loaded->pack(rows, side, side);
+    const bool packs = device.is_cpu() && !temporal;
+    const TensorFile file = open_weights(config.sample.checkpoint, config.sample.ema);
+    if (packs && !partial) {
+      load_packed(file, *loaded, rows, side, side);
     } else {
-      loaded->to(device);
+      load_weights(file, *loaded, partial);
+      if (packs) loaded->pack(rows, side, side);
     }
+    loaded->eval();
+    if (!packs) loaded->to(device);
     model = std::move(loaded);
   }
 
