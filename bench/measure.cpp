@@ -18,8 +18,6 @@
 namespace mdm::bench {
 namespace {
 
-double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
-
 Json machine_json() {
   const Machine machine = this_machine();
   return {{"cpu", machine.cpu},
@@ -29,6 +27,8 @@ Json machine_json() {
 }
 
 }  // namespace
+
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 

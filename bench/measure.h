@@ -32,6 +32,8 @@ int64_t text_width(const TensorFile& file, size_t levels);
 double least(const std::vector<double>& values);
 double median(std::vector<double> values);
 
+double cpu_seconds();  // of all threads so far
+
 struct Timings {
   std::vector<double> seconds, cpu;  ///< CPU time is that of all threads, for machines that do other work as well
 };

@@ -37,16 +37,27 @@ if [[ ${#failed[@]} -gt 0 ]]; then
 fi
 echo "cuda: ${#sources[@]} sources compile for sm_80, sm_90 and sm_100"
 
-# The one C++ source that needs NCCL's headers, and LibTorch's of CUDA.
 torch="${MDM_TORCH_ROOT:-.torch/torch}"
 toolkit="$(dirname "$(dirname "$(readlink -f "$nvcc")")")"
+if [[ ! -d "$torch/include" ]]; then
+  echo "cuda: SKIPPED the C++ sources of a build with CUDA: no LibTorch in $torch"
+  exit 0
+fi
+with_torch=(-Iinclude -Isrc -isystem "$torch/include" -isystem "$torch/include/torch/csrc/api/include"
+  -isystem "$toolkit/include")
+
+# What C++ sources do only in a build with CUDA. One unit: most of the time goes into LibTorch's headers.
+mapfile -t sources < <(grep -rl --include='*.cpp' 'if MDM_HAS_CUDA' src | sort)
+unit=build/cuda-check/with_cuda.cpp
+printf '#include "%s"\n' "${sources[@]/#/$PWD/}" >"$unit"
+"${launcher[@]}" g++ -std=c++17 -O0 -fPIC -fopenmp -Wall -DMDM_HAS_CUDA=1 "${with_torch[@]}" -c "$unit" -o "${unit%.cpp}.o"
+echo "cuda: compiled ${sources[*]} as with CUDA"
+
+# The one C++ source that needs NCCL's headers.
 if [[ ! -e "$toolkit/include/nccl.h" && ! -e /usr/include/nccl.h && ! -e /usr/local/include/nccl.h ]]; then
   echo "cuda: SKIPPED nccl_backend.cpp: nccl.h was not found"
-elif [[ ! -d "$torch/include" ]]; then
-  echo "cuda: SKIPPED nccl_backend.cpp: no LibTorch in $torch"
 else
-  "${launcher[@]}" g++ -std=c++17 -O0 -fPIC -DMDM_HAS_NCCL=1 -DUSE_C10D_NCCL=1 -DUSE_DISTRIBUTED -Iinclude -Isrc \
-    -isystem "$torch/include" -isystem "$torch/include/torch/csrc/api/include" -isystem "$toolkit/include" \
+  "${launcher[@]}" g++ -std=c++17 -O0 -fPIC -DMDM_HAS_NCCL=1 -DUSE_C10D_NCCL=1 -DUSE_DISTRIBUTED "${with_torch[@]}" \
     -isystem /usr/local/include -c src/distributed/nccl_backend.cpp -o build/cuda-check/nccl_backend.o
   echo "cuda: compiled src/distributed/nccl_backend.cpp"
 fi

@@ -115,11 +115,27 @@ LoadReport load_state_dict(const TensorFile& file, const std::vector<NamedTensor
 
   const at::NoGradGuard no_grad;
   for (const auto& [entry, i] : copies) {
-    destination[i].tensor.copy_(file.tensor(entry->name));
-    file.release(*entry);
+    at::Tensor to = destination[i].tensor;
     ++report.loaded;
+    if (options.share && to.is_cpu() && to.scalar_type() == entry->dtype) {
+      const at::Tensor view = file.passing_tensor(entry->name);
+      if (view.is_contiguous()) {
+        to.set_data(view);
+        continue;
+      }
+    }
+    to.copy_(file.tensor(entry->name));
+    file.release(*entry);
   }
   return report;
+}
+
+void own_tensors(const std::vector<NamedTensor>& shared) {
+  const at::NoGradGuard no_grad;
+  for (const NamedTensor& named : shared) {
+    at::Tensor tensor = named.tensor;
+    if (tensor.numel() > 0) tensor.set_data(tensor.clone());
+  }
 }
 
 }  // namespace mdm

@@ -38,6 +38,7 @@ struct TensorFile::Impl {
   std::vector<std::shared_ptr<const FileBytes>> files;
   std::string metadata_json;
 
+  at::Tensor view(std::string_view name, bool passing) const;
   size_t find(std::string_view name) const {
     const auto at = std::lower_bound(by_name.begin(), by_name.end(), name, [&](uint32_t i, std::string_view wanted) {
       return std::string_view(entries[i].name) < wanted;
@@ -106,19 +107,22 @@ void TensorFile::release(const TensorEntry& entry) const {
   impl_->files[place.file]->release(place.data, static_cast<size_t>(span) * place.element_size);
 }
 
-at::Tensor TensorFile::tensor(std::string_view name) const {
-  const size_t i = impl_->find(name);
-  if (i == impl_->entries.size()) {
+at::Tensor TensorFile::tensor(std::string_view name) const { return impl_->view(name, /*passing=*/false); }
+at::Tensor TensorFile::passing_tensor(std::string_view name) const { return impl_->view(name, /*passing=*/true); }
+
+at::Tensor TensorFile::Impl::view(std::string_view name, bool passing) const {
+  const size_t i = find(name);
+  if (i == entries.size()) {
     std::vector<std::string_view> names;
-    for (const auto& entry : impl_->entries) {
+    for (const auto& entry : entries) {
       if (entry.name.size() <= 200 && names.size() < 10'000) names.push_back(entry.name);
     }
     const std::string_view near = nearest_name(name, names);
-    fail<CheckpointError>(printable(impl_->path.string(), 1000), ": has no tensor '", printable(name), "'",
+    fail<CheckpointError>(printable(path.string(), 1000), ": has no tensor '", printable(name), "'",
                           near.empty() ? "" : concat("; the nearest name is '", printable(near), "'"));
   }
-  const TensorEntry& entry = impl_->entries[i];
-  const Impl::Place& place = impl_->places[i];
+  const TensorEntry& entry = entries[i];
+  const Impl::Place& place = places[i];
   const auto options = at::TensorOptions().dtype(entry.dtype);
   if (entry.numel() == 0) return at::empty(entry.shape, options);
 
@@ -131,8 +135,11 @@ at::Tensor TensorFile::tensor(std::string_view name) const {
     return copy.as_strided(entry.shape, strides);
   }
   auto* data = const_cast<uint8_t*>(place.data);  // from_blob takes no const pointer; see the header
-  return at::from_blob(
-      data, entry.shape, strides, [file = impl_->files[place.file]](void*) {}, options);
+  const auto bytes = static_cast<size_t>(element_span(entry.shape, strides)) * place.element_size;
+  const auto let_go = [file = files[place.file], bytes, passing](void* from) {
+    if (passing) file->release(static_cast<const uint8_t*>(from), bytes);
+  };
+  return at::from_blob(data, entry.shape, strides, let_go, options);
 }
 
 }  // namespace mdm

@@ -105,9 +105,9 @@ bool suits_kernels(const std::vector<SamplerLevel>& levels, const StepNoise& noi
 }
 
 // A call's tensors, kept while the kernels use them.
-class KernelCall {
+class SamplerCall {
  public:
-  KernelCall(const std::vector<SamplerLevel>& levels, const SamplerRule& rule, const StepNoise& noise) : rule_(rule) {
+  SamplerCall(const std::vector<SamplerLevel>& levels, const SamplerRule& rule, const StepNoise& noise) : rule_(rule) {
     plan_.predicts = rule.predicts;
     plan_.clips = rule.threshold.bounds == Bounds::kClip;
     plan_.guided = pairs(rule);
@@ -218,7 +218,7 @@ std::vector<SteppedLevel> sampler_step(const std::vector<SamplerLevel>& levels, 
   if (!suits_kernels(levels, noise)) return sampler_step_composition(levels, rule, noise);
   for (const SamplerLevel& level : levels) check_level(level, rule, noise);
   RECORD_FUNCTION("mdm::sampler_step", std::vector<c10::IValue>());
-  return KernelCall(levels, rule, noise).run();
+  return SamplerCall(levels, rule, noise).run();
 }
 
 }  // namespace mdm::ops

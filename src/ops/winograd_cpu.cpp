@@ -160,6 +160,47 @@ int64_t block_tiles(const Grid& grid, int64_t channels, int64_t products) {
   return (grid.tiles() + blocks - 1) / blocks;
 }
 
+// One dimension of the weights' transform.
+template <bool kUpsampled>
+inline std::array<double, kUpsampled ? 3 : 4> spread(double a, double b, double c) {
+  if constexpr (kUpsampled) {
+    return {a, a + b + c, c};
+  } else {
+    return {a, 0.5 * (a + b + c), 0.5 * (a - b + c), c};
+  }
+}
+
+// (products, O, I) from (O, I, 3, 3), in float64 and in one pass: a model's start is mostly this and packing.
+template <bool kUpsampled>
+at::Tensor transformed(const at::Tensor& weight) {
+  constexpr size_t kSide = kUpsampled ? 3 : 4;
+  const int64_t rows = weight.size(0), columns = weight.size(1), count = rows * columns;
+  const int64_t down = weight.stride(2), across = weight.stride(3);
+  at::Tensor out = at::empty({static_cast<int64_t>(kSide * kSide), rows, columns}, at::kFloat);
+  const auto* from = weight.const_data_ptr<float>();
+  auto* to = out.mutable_data_ptr<float>();
+  at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) {
+      for (int64_t i = 0; i < columns; ++i) {
+        const float* w = from + o * weight.stride(0) + i * weight.stride(1);
+        std::array<std::array<double, kSide>, 3> half;  // down its columns
+        for (int64_t j = 0; j < 3; ++j) {
+          const float* tap = w + j * across;
+          half[static_cast<size_t>(j)] = spread<kUpsampled>(tap[0], tap[down], tap[2 * down]);
+        }
+        float* place = to + o * columns + i;
+        for (size_t r = 0; r < kSide; ++r) {
+          for (const double value : spread<kUpsampled>(half[0][r], half[1][r], half[2][r])) {
+            *place = static_cast<float>(value);
+            place += count;
+          }
+        }
+      }
+    }
+  });
+  return out;
+}
+
 }  // namespace
 
 bool WinogradConvolution::suits(const at::Tensor& weight, at::IntArrayRef input_size, bool upsampled) {
@@ -173,24 +214,10 @@ bool WinogradConvolution::suits(const at::Tensor& weight, at::IntArrayRef input_
 
 WinogradConvolution::WinogradConvolution(const at::Tensor& weight, at::IntArrayRef input_size, bool upsampled)
     : in_channels_(weight.size(1)), out_channels_(weight.size(0)), upsampled_(upsampled) {
-  using Row = std::array<double, 3>;
-  const std::vector<Row> rows = upsampled ? std::vector<Row>{{1, 0, 0}, {1, 1, 1}, {0, 0, 1}}
-                                          : std::vector<Row>{{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-  const Grid grid = grid_of(input_size, upsampled);
-  const auto products = static_cast<int64_t>(rows.size() * rows.size());
-  const int64_t tiles = block_tiles(grid, std::max(in_channels_, out_channels_), products);
-  for (const Row& down : rows) {
-    for (const Row& across : rows) {
-      at::Tensor sum = at::zeros({out_channels_, in_channels_}, at::kDouble);
-      for (int i = 0; i < 3; ++i) {
-        for (int j = 0; j < 3; ++j) {
-          const double factor = down[static_cast<size_t>(i)] * across[static_cast<size_t>(j)];
-          if (factor != 0) sum.add_(weight.select(3, j).select(2, i), factor);
-        }
-      }
-      weights_.push_back(onednn::pack_linear(sum.to(at::kFloat), tiles));
-    }
-  }
+  const at::Tensor products = upsampled ? transformed<true>(weight) : transformed<false>(weight);
+  const int64_t tiles =
+      block_tiles(grid_of(input_size, upsampled), std::max(in_channels_, out_channels_), products.size(0));
+  for (const at::Tensor& product : products.unbind(0)) weights_.push_back(onednn::pack_linear(product, tiles));
 }
 
 at::Tensor WinogradConvolution::forward(const at::Tensor& input, const at::Tensor& bias,

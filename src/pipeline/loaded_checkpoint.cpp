@@ -64,14 +64,36 @@ int64_t text_width_of(const TensorFile& file, size_t levels) {
   return -1;
 }
 
-void load_weights(const TensorFile& file, UNet& model, bool allow_partial, bool compare_only) {
-  std::vector<NamedTensor> destination;
-  for (const auto& item : model.named_parameters()) destination.push_back({item.key(), item.value()});
+namespace {
+
+std::vector<NamedTensor> named_parameters(const UNet& model) {
+  std::vector<NamedTensor> out;
+  for (const auto& item : model.named_parameters()) out.push_back({item.key(), item.value()});
+  return out;
+}
+
+LoadOptions options_for_models() {
   LoadOptions options;
+  options.ignored_prefix = concat(kTextEncoderSection, ".");  // beside the model, not of it
+  return options;
+}
+
+}  // namespace
+
+void load_packed(const TensorFile& file, UNet& model, int64_t rows, int64_t height, int64_t width) {
+  LoadOptions options = options_for_models();
+  options.share = true;
+  const std::vector<NamedTensor> parameters = named_parameters(model);
+  load_state_dict(file, parameters, options);
+  model.pack(rows, height, width);
+  own_tensors(parameters);
+}
+
+void load_weights(const TensorFile& file, UNet& model, bool allow_partial, bool compare_only) {
+  LoadOptions options = options_for_models();
   options.allow_partial = allow_partial;
   options.compare_only = compare_only;
-  options.ignored_prefix = concat(kTextEncoderSection, ".");  // beside the model, not of it
-  const LoadReport report = load_state_dict(file, destination, options);
+  const LoadReport report = load_state_dict(file, named_parameters(model), options);
   if (!allow_partial || compare_only) return;
   if (!report.missing.empty() || !report.unexpected.empty() || !report.mismatched.empty()) {
     log_warning(printable(file.path().string()), ": loaded in part: ", report.missing.size(),

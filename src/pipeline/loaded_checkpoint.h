@@ -28,4 +28,8 @@ int64_t text_width_of(const TensorFile& file, size_t levels);
 // compare_only: no value is read or written.
 void load_weights(const TensorFile& file, UNet& model, bool allow_partial = false, bool compare_only = false);
 
+// Loads a model for the CPU and packs it for pictures of this size, each weight straight from the mapping into its
+// final layout where it has its final type there.
+void load_packed(const TensorFile& file, UNet& model, int64_t rows, int64_t height, int64_t width);
+
 }  // namespace mdm

@@ -203,15 +203,18 @@ struct Pipeline::Impl {
     auto fresh = make_model(config.model, text_width, options);
     const bool partial = config.sample.allow_partial;
     if (partial) draw_missing(*fresh);
-    load_weights(open_weights(config.sample.checkpoint, config.sample.ema), *fresh, partial);
-    fresh->eval();
     const bool temporal = std::any_of(config.model.levels.begin(), config.model.levels.end(),
                                       [](const UNetConfig& level) { return level.temporal_mode; });
-    if (device.is_cpu() && !temporal) {
-      fresh->pack(rows, side, side);
+    const bool packs = device.is_cpu() && !temporal;
+    const TensorFile file = open_weights(config.sample.checkpoint, config.sample.ema);
+    if (packs && !partial) {
+      load_packed(file, *fresh, rows, side, side);
     } else {
-      fresh->to(device);
+      load_weights(file, *fresh, partial);
+      if (packs) fresh->pack(rows, side, side);
     }
+    fresh->eval();
+    if (!packs) fresh->to(device);
     model = std::move(fresh);
     loaded = true;
   }

@@ -55,12 +55,7 @@ bool is_real_float(at::ScalarType type) {
 // The shards, looked at as one file.
 class T5Files {
  public:
-  explicit T5Files(const TextModelFiles& files) : files_(files) { reopen(); }
-
-  // Drops the mappings, so that what was converted does not stay in memory twice. (Tensors that are
-  // views keep theirs.)
-  void reopen() {
-    shards_.clear();
+  explicit T5Files(const TextModelFiles& files) : files_(files) {
     for (const auto& path : files_.weights) shards_.push_back(TensorFile::open(path));
   }
 
@@ -71,12 +66,18 @@ class T5Files {
     }
     return nullptr;
   }
-  at::Tensor tensor(const std::string& name, const Shape& shape) const {
+  // Of a tensor that is there.
+  at::Tensor tensor(const std::string& name) const {
     for (const auto& shard : shards_) {
-      const auto* entry = shard.find(name);
-      if (entry != nullptr && entry->shape == shape) return shard.tensor(name);
+      if (shard.find(name) != nullptr) return shard.tensor(name);
     }
-    fail<CheckpointError>(printable(files_.folder.string(), 1000), ": changed while it was read: ", name);
+    fail<CheckpointError>(where(), ": has no tensor ", name);
+  }
+  // What was converted does not stay in memory twice, though views of other tensors keep the mapping.
+  void release(const std::string& name) const {
+    for (const auto& shard : shards_) {
+      if (const auto* entry = shard.find(name)) return shard.release(*entry);
+    }
   }
   const std::vector<TensorFile>& shards() const { return shards_; }
   std::string where() const { return printable(files_.folder.string(), 1000); }
@@ -132,69 +133,60 @@ std::string check_tensors(const T5Files& files, const T5Config& config) {
 
 class T5Loader {
  public:
-  T5Loader(T5Files& files, const T5Encoder::Options& options) : files_(files), options_(options) {}
+  T5Loader(const T5Files& files, const T5Encoder::Options& options) : files_(files), options_(options) {}
 
-  at::Tensor weight(const std::string& name, const Shape& shape) { return take(name, shape, options_.dtype); }
-  at::Tensor vector(const std::string& name, const Shape& shape) { return take(name, shape, at::kFloat); }
+  at::Tensor weight(const std::string& name) { return take(name, options_.dtype); }
+  at::Tensor vector(const std::string& name) { return take(name, at::kFloat); }
 
   // Rows are picked and then converted, so the table may stay in a small dtype of the file.
-  at::Tensor table(const std::string& name, const Shape& shape) {
+  at::Tensor table(const std::string& name) {
     const at::ScalarType stored = files_.find(name)->dtype;
-    return take(name, shape, c10::elementSize(stored) < c10::elementSize(options_.dtype) ? stored : options_.dtype);
-  }
-  void layer_done() {
-    if (copied_) files_.reopen();
-    copied_ = false;
+    return take(name, c10::elementSize(stored) < c10::elementSize(options_.dtype) ? stored : options_.dtype);
   }
   int64_t resident_bytes() const { return resident_bytes_; }
 
  private:
-  at::Tensor take(const std::string& name, const Shape& shape, at::ScalarType dtype) {
-    const at::Tensor stored = files_.tensor(name, shape);
+  at::Tensor take(const std::string& name, at::ScalarType dtype) {
+    const at::Tensor stored = files_.tensor(name);
     const bool fits = stored.scalar_type() == dtype && options_.device.is_cpu() && stored.is_contiguous();
     if (fits) return stored;
-    copied_ = true;
     // To the device first: there the conversion is free, and narrow types travel faster.
     at::Tensor copy = stored.to(options_.device).to(dtype).contiguous();
     if (copy.data_ptr() == stored.data_ptr()) copy = copy.clone();
+    files_.release(name);
     resident_bytes_ += static_cast<int64_t>(copy.nbytes());
     return copy;
   }
 
-  T5Files& files_;
+  const T5Files& files_;
   const T5Encoder::Options& options_;
-  bool copied_ = false;
   int64_t resident_bytes_ = 0;
 };
 
 }  // namespace
 
 T5Weights load_t5_weights(const TextModelFiles& files, const T5Config& config, const T5Encoder::Options& options) {
-  T5Files shards(files);
+  const T5Files shards(files);
   const std::string embedding = check_tensors(shards, config);
   T5Loader loader(shards, options);
-  const int64_t d = config.d_model, inner = config.num_heads * config.d_kv, f = config.d_ff;
 
   T5Weights weights;
-  weights.embedding = loader.table(embedding, {config.vocab_size, d});
-  weights.relative_bias = loader.vector(block_prefix(0) + "0.SelfAttention.relative_attention_bias.weight",
-                                        {config.relative_attention_num_buckets, config.num_heads});
-  weights.final_norm = loader.vector("encoder.final_layer_norm.weight", {d});
-  loader.layer_done();
+  weights.embedding = loader.table(embedding);
+  weights.relative_bias = loader.vector(block_prefix(0) + "0.SelfAttention.relative_attention_bias.weight");
+  weights.final_norm = loader.vector("encoder.final_layer_norm.weight");
   for (int64_t i = 0; i < config.num_layers; ++i) {
     const std::string attention = block_prefix(i) + "0.", feed_forward = block_prefix(i) + "1.";
     T5Block block;
-    block.attention_norm = loader.vector(attention + "layer_norm.weight", {d});
-    block.query = loader.weight(attention + "SelfAttention.q.weight", {inner, d});
-    block.key = loader.weight(attention + "SelfAttention.k.weight", {inner, d});
-    block.value = loader.weight(attention + "SelfAttention.v.weight", {inner, d});
-    block.output = loader.weight(attention + "SelfAttention.o.weight", {d, inner});
-    block.feed_forward_norm = loader.vector(feed_forward + "layer_norm.weight", {d});
-    block.gate = loader.weight(feed_forward + "DenseReluDense.wi_0.weight", {f, d});
-    block.up = loader.weight(feed_forward + "DenseReluDense.wi_1.weight", {f, d});
-    block.down = loader.weight(feed_forward + "DenseReluDense.wo.weight", {d, f});
+    block.attention_norm = loader.vector(attention + "layer_norm.weight");
+    block.query = loader.weight(attention + "SelfAttention.q.weight");
+    block.key = loader.weight(attention + "SelfAttention.k.weight");
+    block.value = loader.weight(attention + "SelfAttention.v.weight");
+    block.output = loader.weight(attention + "SelfAttention.o.weight");
+    block.feed_forward_norm = loader.vector(feed_forward + "layer_norm.weight");
+    block.gate = loader.weight(feed_forward + "DenseReluDense.wi_0.weight");
+    block.up = loader.weight(feed_forward + "DenseReluDense.wi_1.weight");
+    block.down = loader.weight(feed_forward + "DenseReluDense.wo.weight");
     weights.blocks.push_back(std::move(block));
-    loader.layer_done();
   }
   weights.resident_bytes = loader.resident_bytes();
   return weights;

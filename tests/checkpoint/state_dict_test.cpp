@@ -66,6 +66,29 @@ TEST_F(StateDictTest, ListsEverythingThatDoesNotFitAtOnce) {
   EXPECT_EQ(a.sum().item<float>(), 2);
 }
 
+// What is brought into another layout next need not be copied first.
+TEST_F(StateDictTest, SharesTheFileWithTensorsOfItsType) {
+  const at::Tensor values = at::arange(3 * 4 * 3 * 3, at::kFloat).view({3, 4, 3, 3});
+  at::Tensor same = at::zeros({3, 4, 3, 3}).contiguous(at::MemoryFormat::ChannelsLast);
+  at::Tensor other = at::zeros({2}, at::kBFloat16), owner = same;
+  const void* const before = same.const_data_ptr();
+  {
+    const TensorFile from = file({{"same", values}, {"other", at::ones({2})}});
+    LoadOptions share;
+    share.share = true;
+    EXPECT_EQ(load_state_dict(from, {{"same", same}, {"other", other}}, share).loaded, 2U);
+    EXPECT_EQ(same.const_data_ptr(), from.tensor("same").const_data_ptr());
+  }
+  EXPECT_TRUE(owner.equal(values)) << "the mapping lives as long as what looks at it";
+  EXPECT_NE(owner.const_data_ptr(), before);
+  EXPECT_TRUE(other.equal(at::ones({2}, at::kBFloat16)));
+  const void* const mapped = same.const_data_ptr();
+  own_tensors({{"same", same}});
+  EXPECT_NE(same.const_data_ptr(), mapped);
+  same.add_(1);  // a mapping would not take it
+  EXPECT_TRUE(owner.equal(values + 1));
+}
+
 TEST_F(StateDictTest, ListsAllOfAWholeModelButNotWithoutEnd) {
   std::vector<NamedTensor> many;
   for (int i = 0; i < 5000; ++i) many.push_back({"p" + std::to_string(i), at::zeros({1})});

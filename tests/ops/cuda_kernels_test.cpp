@@ -1,5 +1,5 @@
-// The CUDA kernels' arithmetic and launch shapes, run on the CPU by an emulation, against the CPU kernels. On a GPU
-// device_test.cpp compares the same operations through ATen.
+// The CUDA kernels' arithmetic and launch shapes, run on the CPU by an emulation, against the CPU kernels. With a
+// GPU device_test.cpp compares the operations themselves.
 #include "support/cuda_emulation.h"
 
 #include "ops/group_norm_cuda.cu"

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <random>
 
@@ -155,6 +156,37 @@ TEST_F(T5EncoderTest, EveryDtypeOfFileAndArithmetic) {
   }
   EXPECT_EQ(load(folder / "F32").resident_bytes(), 0) << "weights that fit are used where the file is mapped";
   EXPECT_THROW(load(folder / "F32", at::kHalf), ConfigError);
+}
+
+// Pages of mapped files that this process has in memory, in bytes; 0 where the kernel does not say.
+int64_t mapped_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    if (word != "RssFile:") continue;
+    int64_t kib = 0;
+    status >> kib;
+    return kib * 1024;
+  }
+  return 0;
+}
+
+// Loading takes what the encoder takes, not that and the file: views of its norms keep the mapping, not its pages.
+TEST_F(T5EncoderTest, ConvertedWeightsLeaveTheMapping) {
+  TemporaryFolder folder;
+  RandomT5 model;
+  model.d_model = 512;
+  model.d_ff = 1024;
+  model.num_layers = 4;
+  model.vocab_size = 8000;
+  model.dtype = "F32";
+  write_random_t5(folder.path(), model);
+  const auto size = static_cast<int64_t>(std::filesystem::file_size(folder / "model.safetensors"));
+  ASSERT_GT(size, int64_t{40} << 20);
+  const int64_t before = mapped_bytes();
+  const auto encoder = load(folder.path(), at::kBFloat16);
+  EXPECT_LT(mapped_bytes() - before, size / 4);
+  EXPECT_NEAR(static_cast<double>(encoder.resident_bytes()), 0.5 * static_cast<double>(size),
+              0.01 * static_cast<double>(size));
 }
 
 // Activations that leave the range of fp16 (why T5 never runs in it).

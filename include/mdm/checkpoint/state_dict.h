@@ -26,6 +26,9 @@ struct LoadOptions {
   std::string ignored_prefix;
   /// Compares names and shapes, copies nothing (to refuse a wrong file before the work that comes first).
   bool compare_only = false;
+  /// A destination on the CPU of the file's dtype becomes a view of the file instead of a copy (passing_tensor): for
+  /// weights that are brought into another layout next, straight from the mapping. See own_tensors().
+  bool share = false;
 };
 
 struct LoadReport {
@@ -42,5 +45,9 @@ struct LoadReport {
 /// hint when a prefix would help. Names in `destination` are unique.
 LoadReport load_state_dict(const TensorFile& file, const std::vector<NamedTensor>& destination,
                            const LoadOptions& options = {});
+
+/// Gives tensors that load_state_dict() has made views of a file memory of their own; they may be changed then, and so
+/// may the file.
+void own_tensors(const std::vector<NamedTensor>& shared);
 
 }  // namespace mdm

@@ -50,6 +50,8 @@ class TensorFile {
   /// The tensor's values. A view of the mapping (do not write to it; it keeps the mapping alive), or a
   /// copy where the file's layout does not allow one. CheckpointError when there is no such tensor.
   at::Tensor tensor(std::string_view name) const;
+  /// The same, but the last one who lets go of a view also calls release(): for values that are read once, elsewhere.
+  at::Tensor passing_tensor(std::string_view name) const;
   /// Says that a tensor's values have been read, so that the mapping need not keep them in memory: a file
   /// that is copied tensor by tensor then never counts twice. They can still be read again.
   void release(const TensorEntry& entry) const;
