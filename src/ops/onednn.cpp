@@ -39,7 +39,8 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& packed, const at::
                            at::IntArrayRef, at::IntArrayRef, int64_t, Text, Scalars, OptionalText)>(
           "mkldnn::_convolution_pointwise");
   const bool gelu = after == After::kGelu;
-  return op.call(x, packed, defined_only(bias), padding, stride, {1, 1}, 1, gelu ? "gelu" : "none", Scalars(),
+  const char* attribute = gelu ? "gelu" : after == After::kRelu ? "relu" : "none";
+  return op.call(x, packed, defined_only(bias), padding, stride, {1, 1}, 1, attribute, Scalars(),
                  gelu ? OptionalText("none") : std::nullopt);
 }
 
