@@ -229,8 +229,7 @@ int EvaluateJob::run() {
   std::unique_ptr<SetScores> reference, generated;
   const bool compares =
       !settings_.reference.empty() && (settings_.metrics.any_inception() || settings_.metrics.fd_dinov2);
-  if (compares && settings_.reference.size() > 4 &&
-      settings_.reference.compare(settings_.reference.size() - 4, 4, ".npz") == 0) {
+  if (compares && evaluation::is_statistics_file(settings_.reference)) {
     statistics = read_statistics(settings_.reference);
   } else if (compares) {
     ScoringNetworks networks = networks_;

@@ -1,6 +1,7 @@
 #include "evaluation/evaluate_settings.h"
 
 #include "evaluation/hugging_face.h"
+#include "evaluation/network_weights.h"
 #include "mdm/core/error.h"
 #include "mdm/evaluation/clip.h"
 #include "mdm/evaluation/dinov2.h"
@@ -26,7 +27,7 @@ void require(bool holds, const char* metric, const char* flag) {
 }
 
 void check(const EvaluateSettings& s, bool samples) {
-  const bool statistics = s.reference.size() > 4 && s.reference.compare(s.reference.size() - 4, 4, ".npz") == 0;
+  const bool statistics = is_statistics_file(s.reference);
   const Metrics& m = s.metrics;
   if (samples && !s.generated.empty()) fail<ConfigError>("give either --checkpoint or --generated, not both");
   if (!samples && s.generated.empty() && s.save_reference.empty()) {
@@ -119,6 +120,8 @@ EvaluateSettings evaluate_settings(const ParsedCommandLine& line, bool samples) 
   check(s, samples);
   return s;
 }
+
+bool is_statistics_file(const std::string& reference) { return ends_with(reference, ".npz"); }
 
 ScoringNetworks load_networks(const EvaluateSettings& settings) {
   ScoringNetworks networks;

@@ -36,6 +36,9 @@ std::vector<AppOption> evaluate_options();
 // `samples`: a checkpoint is given. ConfigError for what doesn't go together.
 EvaluateSettings evaluate_settings(const ParsedCommandLine& line, bool samples);
 
+// Whether a reference is FILE.npz.
+bool is_statistics_file(const std::string& reference);
+
 // The networks that the metrics need, loaded.
 ScoringNetworks load_networks(const EvaluateSettings& settings);
 

@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "mdm/core/error.h"
 #include "mdm/distributed/process_group.h"
@@ -15,10 +16,15 @@ at::TensorOptions doubles() { return at::TensorOptions().dtype(at::kDouble); }
 
 bool all_finite(const at::Tensor& x) { return at::isfinite(x).all().item<bool>(); }
 
-// A root R of a covariance, C = R R^T: (D, D), from the eigenvectors.
+// A root R of a covariance, C = R R^T: (D, rank), from the eigenvectors. What rounding has left of eigenvalues that are
+// 0 would count with its square root, which is 1e8 times as much: it goes.
 at::Tensor root_of(const at::Tensor& covariance) {
   const auto [values, vectors] = at::linalg_eigh((covariance + covariance.t()) * 0.5);
-  return vectors * values.clamp_min(0).sqrt_().unsqueeze(0);
+  const int64_t width = values.size(0);
+  const double least =
+      values.max().item<double>() * static_cast<double>(width) * std::numeric_limits<double>::epsilon();
+  const int64_t zeros = (values <= std::max(0.0, least)).sum().item<int64_t>();  // they come in ascending order
+  return vectors.narrow(1, zeros, width - zeros) * values.narrow(0, zeros, width - zeros).sqrt().unsqueeze(0);
 }
 
 }  // namespace
@@ -73,7 +79,7 @@ double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b) 
   const double means = (a.mean - b.mean).square().sum().item<double>();
   const double traces = (a.covariance.trace() + b.covariance.trace()).item<double>();
   const at::Tensor mixed = at::matmul(root_of(a.covariance).t(), root_of(b.covariance));
-  const double common = at::linalg_svdvals(mixed).sum().item<double>();
+  const double common = mixed.numel() == 0 ? 0 : at::linalg_svdvals(mixed).sum().item<double>();
   return std::max(0.0, means + traces - 2 * common);
 }
 

@@ -46,7 +46,7 @@ class MomentSum {
 /// |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500).
 ///
 /// The last trace is the sum of the singular values of C1^(1/2) C2^(1/2), the roots by symmetric eigendecomposition
-/// with negative eigenvalues (rounding) set to 0: there is no root of a matrix without symmetry, which fails for
+/// with eigenvalues that are but rounding set to 0: there is no root of a matrix without symmetry, which fails for
 /// covariances of few pictures, and a set compared with itself gives 0 within 1e-6 of its trace whatever its rank.
 /// Never negative. DataError when the widths differ or numbers are not finite.
 double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b);
