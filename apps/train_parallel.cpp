@@ -5,6 +5,7 @@
 #include <csignal>
 
 #include "app_main.h"
+#include "mdm/evaluation/training_scorer.h"
 #include "mdm/training/train_job.h"
 
 namespace {
@@ -25,7 +26,9 @@ int main(int argc, char** argv) {
   if (std::signal(SIGHUP, on_signal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // under nohup the terminal may go
   std::signal(SIGPIPE, SIG_IGN);                                                // who reads the log may go too
   mdm::quiet_c10d();
-  return mdm::app_main(argc, argv, mdm::train_app_info(), [](const mdm::ParsedCommandLine& command_line) {
-    return mdm::run_train(command_line, stop, mdm::end_stuck_process);
+  mdm::AppInfo info = mdm::train_app_info();
+  info.options = mdm::training_scorer_options();
+  return mdm::app_main(argc, argv, info, [](const mdm::ParsedCommandLine& command_line) {
+    return mdm::run_train(command_line, stop, mdm::end_stuck_process, mdm::make_training_scorer);
   });
 }

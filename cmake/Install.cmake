@@ -16,7 +16,7 @@ if(MDM_TORCH_HAS_CUDA)
 endif()
 file(RELATIVE_PATH mdm_bin_to_lib "/${CMAKE_INSTALL_BINDIR}" "/${CMAKE_INSTALL_LIBDIR}")
 
-set(mdm_libraries mdm mdm_demo_library mdm_ingest_library)
+set(mdm_libraries mdm mdm_demo_library mdm_ingest_library mdm_evaluation_library)
 if(MDM_WITH_SERVING)
   list(APPEND mdm_libraries mdm_serving_library)
 endif()

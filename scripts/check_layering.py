@@ -12,7 +12,7 @@ import sys
 # A room may include itself and the rooms of earlier entries; rooms of one entry are strangers.
 LADDER = [
     {"core"}, {"config"}, {"checkpoint"}, {"distributed"}, {"ops"}, {"media", "net", "text"}, {"data"},
-    {"models"}, {"diffusion"}, {"pipeline"}, {"training"}, {"demo", "serving", "ingest"},
+    {"models"}, {"diffusion"}, {"pipeline"}, {"training"}, {"demo", "serving", "ingest", "evaluation"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LADDER) for room in rooms}
 APPS = len(LADDER)
@@ -25,6 +25,7 @@ THIRD_PARTY = {
     "CLI11": (r"CLI/|CLI11\.hpp", {"config"}),
     "spdlog": (r"spdlog/|fmt/", {"core"}),
     "sentencepiece": (r"sentencepiece", {"text"}),
+    "utf8proc": (r"utf8proc", {"evaluation"}),
     "stb": (r"stb/|stb_", {"media"}),
     "libpng": (r"png\.h|libpng", {"media"}),
     "libjpeg-turbo": (r"turbojpeg\.h|jpeglib\.h", {"media"}),

@@ -55,7 +55,7 @@ fi
 
 packages=(
   g++ cmake ninja-build ccache pkg-config
-  libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libsentencepiece-dev
+  libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libsentencepiece-dev libutf8proc-dev
   libstb-dev libturbojpeg0-dev libpng-dev libwebp-dev zlib1g-dev libcurl4-openssl-dev libssl-dev libpugixml-dev libgloo-dev
   libboost1.81-dev prometheus-cpp-dev libgtest-dev libgmock-dev
   python3 python3-pip unzip ca-certificates)

@@ -51,9 +51,10 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& packed, const at::
                            at::IntArrayRef, at::IntArrayRef, int64_t, Text, Scalars, OptionalText)>(
           "mkldnn::_convolution_pointwise");
   const bool gelu = after == After::kGelu;
+  const char* attribute = gelu ? "gelu" : after == After::kRelu ? "relu" : "none";
   return op
-      .call(as_packed(x, packed), packed, defined_only(as_packed(bias, packed)), padding, stride, {1, 1}, 1,
-            gelu ? "gelu" : "none", Scalars(), gelu ? OptionalText("none") : std::nullopt)
+      .call(as_packed(x, packed), packed, defined_only(as_packed(bias, packed)), padding, stride, {1, 1}, 1, attribute,
+            Scalars(), gelu ? OptionalText("none") : std::nullopt)
       .to(x.scalar_type());
 }
 

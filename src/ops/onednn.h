@@ -6,7 +6,7 @@
 
 namespace mdm::ops::onednn {
 
-enum class After { kNothing, kGelu };  // GELU by the error function
+enum class After { kNothing, kGelu, kRelu };  // GELU by the error function
 
 // A weight (O, I, h, w) for convolutions of inputs of this size, and one (O, I) for products with this many rows.
 at::Tensor pack_convolution(const at::Tensor& weight, at::IntArrayRef padding, at::IntArrayRef stride,

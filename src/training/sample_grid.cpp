@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "mdm/diffusion/guidance.h"
 #include "mdm/diffusion/output.h"
@@ -16,16 +17,20 @@ namespace {
 
 constexpr uint64_t kGridSeed = 1;  // picture i has kGridSeed + i
 
-// Pictures of prompts [first, first + count); none when asked to stop.
+const std::string& prompt_of(const GridSetup& setup, size_t number) {
+  return setup.prompts[number % setup.prompts.size()];
+}
+
+// Pictures with these numbers; none when asked to stop.
 std::vector<Image> draw(const Config& config, const GridSetup& setup, const UNet& model, TextEncoder* encoder,
-                        size_t first, size_t count) {
-  const auto rows = static_cast<int64_t>(count);
+                        const std::vector<size_t>& numbers) {
+  const auto rows = static_cast<int64_t>(numbers.size());
   const bool guided = config.trainer.sample_guidance != 1;
   std::optional<TextEmbedding> text;
   if (encoder != nullptr) {
-    const std::vector<std::string> prompts(setup.prompts.begin() + static_cast<std::ptrdiff_t>(first),
-                                           setup.prompts.begin() + static_cast<std::ptrdiff_t>(first + count));
-    const std::vector<std::string> negatives(count);
+    std::vector<std::string> prompts;
+    for (const size_t number : numbers) prompts.push_back(prompt_of(setup, number));
+    const std::vector<std::string> negatives(numbers.size());
     text =
         guided ? encoder->encode_pairs(negatives, prompts, config.text.pad) : encoder->encode(prompts, config.text.pad);
   }
@@ -39,7 +44,7 @@ std::vector<Image> draw(const Config& config, const GridSetup& setup, const UNet
   const Schedule schedule(config.diffusion.sampler_config, level_scales(config.model));
   const Denoiser denoiser(schedule, guided_model.callback());
   std::vector<uint64_t> seeds;
-  for (size_t i = 0; i < count; ++i) seeds.push_back(kGridSeed + first + i);
+  for (const size_t number : numbers) seeds.push_back(kGridSeed + number);
   SeededNoise noise(seeds, setup.device);
   SampleConfig settings;
   const auto sampler = make_sampler(settings);
@@ -64,18 +69,34 @@ std::vector<Image> draw(const Config& config, const GridSetup& setup, const UNet
 
 }  // namespace
 
+bool draw_pictures(const Config& config, const GridSetup& setup, const std::vector<size_t>& numbers, UNet& model,
+                   ParameterArena& arena, TextEncoder* encoder,
+                   const std::function<void(size_t first, const std::vector<Image>& pictures,
+                                            const std::vector<std::string>& prompts)>& take) {
+  const EvaluationMode mode(model, arena);
+  const auto batch = static_cast<size_t>(config.trainer.batch_size);
+  for (size_t first = 0; first < numbers.size(); first += batch) {
+    const auto begin = numbers.begin() + static_cast<std::ptrdiff_t>(first);
+    const std::vector<size_t> some(begin, begin + static_cast<std::ptrdiff_t>(std::min(batch, numbers.size() - first)));
+    const std::vector<Image> drawn = draw(config, setup, model, encoder, some);
+    if (drawn.empty()) return false;
+    std::vector<std::string> prompts;
+    for (const size_t number : some) prompts.push_back(prompt_of(setup, number));
+    take(first, drawn, prompts);
+  }
+  return true;
+}
+
 std::optional<Image> draw_grid(const Config& config, const GridSetup& setup, UNet& model, ParameterArena& arena,
                                TextEncoder* encoder) {
-  const EvaluationMode mode(model, arena);
-  if (!setup.draws) return std::nullopt;
+  std::vector<size_t> numbers(setup.draws ? setup.prompts.size() : 0);
+  std::iota(numbers.begin(), numbers.end(), size_t{0});
   std::vector<Image> images;
-  const auto batch = static_cast<size_t>(config.trainer.batch_size);
-  for (size_t first = 0; first < setup.prompts.size(); first += batch) {
-    const size_t count = std::min(batch, setup.prompts.size() - first);
-    std::vector<Image> drawn = draw(config, setup, model, encoder, first, count);
-    if (drawn.empty()) return std::nullopt;
-    for (Image& image : drawn) images.push_back(std::move(image));
-  }
+  const bool whole = draw_pictures(config, setup, numbers, model, arena, encoder,
+                                   [&](size_t, const std::vector<Image>& drawn, const std::vector<std::string>&) {
+                                     images.insert(images.end(), drawn.begin(), drawn.end());
+                                   });
+  if (!whole || !setup.draws) return std::nullopt;
   return make_grid(images);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,5 +28,13 @@ struct GridSetup {
 // Nothing when `stop` has become true. All processes call it, one draws.
 std::optional<Image> draw_grid(const Config& config, const GridSetup& setup, UNet& model, ParameterArena& arena,
                                TextEncoder* encoder);
+
+// Draws the prompts with these numbers (in setup.prompts, again and again where there are fewer), each with the seed of
+// its number, in batches, in the same way. `take` gets the pictures numbers[first], numbers[first + 1], ... False when
+// `stop` has become true. All processes call it, each with numbers of its own.
+bool draw_pictures(const Config& config, const GridSetup& setup, const std::vector<size_t>& numbers, UNet& model,
+                   ParameterArena& arena, TextEncoder* encoder,
+                   const std::function<void(size_t first, const std::vector<Image>& pictures,
+                                            const std::vector<std::string>& prompts)>& take);
 
 }  // namespace mdm

@@ -4,6 +4,7 @@
 #include <c10/core/DeviceGuard.h>
 #include <torch/version.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -85,7 +86,8 @@ class TrainJob {
  public:
   // `run`: rank 0's; the others have none.
   TrainJob(const Config& config, ProcessGroup& group, at::Device device, RunDirectory* run,
-           const std::optional<SavedCheckpoint>& saved, const std::atomic<bool>& stop);
+           const std::optional<SavedCheckpoint>& saved, const std::atomic<bool>& stop,
+           std::unique_ptr<PictureScorer> scorer);
   int run();
 
  private:
@@ -93,12 +95,15 @@ class TrainJob {
   void report_memory() const;
   void open_training_set();
   void open_validation_set();
+  bool takes(const TrainingData& shown, size_t sample) const;
   void choose_grid(const TrainingData& shown);
+  void choose_scored(const TrainingData& shown);
   void open_metrics(uint64_t first_step);
   void look_after(const StepReport& report);
   void write_scalars(const StepReport& report);
   void write_samples(uint64_t step);
   void write_validation(uint64_t step);
+  void write_scores(uint64_t step);
   void report_broken_samples() const;
 
   Config config_;
@@ -106,6 +111,7 @@ class TrainJob {
   at::Device device_;
   RunDirectory* run_;
   const std::atomic<bool>& stop_;
+  std::unique_ptr<PictureScorer> scorer_;  // or null
   uint64_t seed_;
   std::unique_ptr<TextEncoder> encoder_;
   std::unique_ptr<Tokenizer> tokenizer_;  // counts the tokens of captions
@@ -114,7 +120,7 @@ class TrainJob {
   TrainingData training_set_;
   std::unique_ptr<LoaderBatches> batches_, validation_;
   int64_t validation_batches_ = 0;
-  GridSetup grid_;
+  GridSetup grid_, scored_;  // the latter: what scorer_ looks at
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<MetricsWriter> metrics_;              // rank 0's
   uint64_t last_step_ = 0;                              // that was reported
@@ -122,12 +128,14 @@ class TrainJob {
 };
 
 TrainJob::TrainJob(const Config& config, ProcessGroup& group, at::Device device, RunDirectory* run,
-                   const std::optional<SavedCheckpoint>& saved, const std::atomic<bool>& stop)
+                   const std::optional<SavedCheckpoint>& saved, const std::atomic<bool>& stop,
+                   std::unique_ptr<PictureScorer> scorer)
     : config_(config),
       group_(group),
       device_(device),
       run_(run),
       stop_(stop),
+      scorer_(std::move(scorer)),
       seed_(saved
                 ? seed_of_state(saved->state_json)
                 : std::stoull(group.from_first(concat(chosen_train_seed(config.trainer.seed)), "choice of the seed"))) {
@@ -245,6 +253,14 @@ void TrainJob::open_validation_set() {
     validation_ = std::make_unique<LoaderBatches>(data, loader_options(fixed, 0, encoder_.get()));
   }
   choose_grid(data);
+  choose_scored(data);
+}
+
+// Whether a sample's caption can be drawn.
+bool TrainJob::takes(const TrainingData& shown, size_t sample) const {
+  const auto* labels = dynamic_cast<const ClassLabelEncoder*>(encoder_.get());
+  return shown.captions->kept(sample) &&
+         (labels == nullptr || labels->knows(shown.captions->text(*shown.dataset, sample)));
 }
 
 void TrainJob::choose_grid(const TrainingData& shown) {
@@ -260,17 +276,28 @@ void TrainJob::choose_grid(const TrainingData& shown) {
     log_warning("no grids of samples: with precomputed embeddings sample_prompts must name texts of text_model");
   }
   constexpr size_t kPrompts = 16;
-  const auto takes = [&](size_t i) {
-    const auto* labels = dynamic_cast<const ClassLabelEncoder*>(encoder_.get());
-    return shown.captions->kept(i) && (labels == nullptr || labels->knows(shown.captions->text(*shown.dataset, i)));
-  };
   if (t.sample_prompts.empty() && !embeddings) {
     for (size_t i = 0; i < shown.dataset->size() && grid_.prompts.size() < kPrompts; ++i) {
-      if (takes(i)) grid_.prompts.emplace_back(shown.captions->text(*shown.dataset, i));
+      if (takes(shown, i)) grid_.prompts.emplace_back(shown.captions->text(*shown.dataset, i));
     }
   }
   // Classes and texts that there are not: found now, not at the first grid.
   if (config_.text.kind == TextKind::kClass || embeddings) encoder_->encode(grid_.prompts, config_.text.pad);
+}
+
+// The captions of the first samples, as many as there are pictures, or all of them again and again.
+void TrainJob::choose_scored(const TrainingData& shown) {
+  if (!scorer_) return;
+  if (config_.text.kind == TextKind::kPrecomputed) {
+    fail<ConfigError>("eval-freq: pictures can't be drawn for precomputed embeddings");
+  }
+  scored_ = grid_;
+  scored_.prompts.clear();
+  for (size_t i = 0; i < shown.dataset->size(); ++i) {
+    if (scored_.prompts.size() >= static_cast<size_t>(scorer_->pictures())) break;
+    if (takes(shown, i)) scored_.prompts.emplace_back(shown.captions->text(*shown.dataset, i));
+  }
+  if (scored_.prompts.empty()) fail<ConfigError>("eval-freq: no caption of the data can be drawn");
 }
 
 // What goes wrong here must not end days of training.
@@ -286,6 +313,7 @@ void TrainJob::look_after(const StepReport& report) {
     if (run_ != nullptr && (due(t.log_freq) || report.step == 1)) write_scalars(report);
     if (validation_ && due(t.validation_freq) && !report.stop) write_validation(report.step);
     if (due(t.sample_freq) && !report.stop) write_samples(report.step);
+    if (scorer_ && due(scorer_->every()) && !report.stop) write_scores(report.step);
   } catch (const DistributedError&) {
     throw;
   } catch (const std::exception& error) {
@@ -322,6 +350,31 @@ void TrainJob::write_samples(uint64_t step) {
   char name[40];
   std::snprintf(name, sizeof name, "step_%07llu.png", static_cast<unsigned long long>(step));
   write_png(folder / name, *sheet);
+}
+
+// Whole batches in turn, so that each picture is the one of a single process.
+void TrainJob::write_scores(uint64_t step) {
+  std::vector<size_t> numbers;
+  for (int64_t i = 0; i < scorer_->pictures(); ++i) {
+    if (i / config_.trainer.batch_size % group_.size() == group_.rank()) numbers.push_back(static_cast<size_t>(i));
+  }
+  scorer_->begin(numbers);
+  const bool whole =
+      draw_pictures(config_, scored_, numbers, *model_, trainer_->arena(), encoder_.get(),
+                    [&](size_t first, const std::vector<Image>& pictures, const std::vector<std::string>& prompts) {
+                      scorer_->add(first, pictures, prompts);
+                    });
+  const std::vector<std::string> others = group_.gather(whole ? "whole" : "stopped", "drawing of scored pictures");
+  if (std::find(others.begin(), others.end(), "stopped") != others.end()) return;
+  std::vector<std::pair<std::string, double>> values;
+  std::string text;
+  for (const auto& [name, value] : scorer_->finish()) {
+    values.emplace_back("eval/" + name, value);
+    text += concat(text.empty() ? "" : ", ", name, " ", value);
+  }
+  if (run_ == nullptr) return;
+  metrics_->scalars(static_cast<int64_t>(step), values);
+  log_info("step ", step, ": ", scorer_->pictures(), " drawn pictures: ", text);
 }
 
 void TrainJob::write_validation(uint64_t step) {
@@ -390,7 +443,7 @@ void compare_settings(ProcessGroup& group, const Config& config) {
 }
 
 int train_in_group(const ParsedCommandLine& command_line, const Launch& launch, at::Device device, ProcessGroup& group,
-                   const std::atomic<bool>& stop) {
+                   const std::atomic<bool>& stop, const MakePictureScorer& make_scorer) {
   const TrainerConfig early = command_line.preliminary().config.trainer;
   std::optional<RunDirectory> own;
   group.first_does(
@@ -410,13 +463,14 @@ int train_in_group(const ParsedCommandLine& command_line, const Launch& launch, 
   apply_runtime(loaded.config.runtime, launch);
   compare_settings(group, loaded.config);
   if (saved) refuse_changes(loaded.config, *saved);
-  return TrainJob(loaded.config, group, device, run, saved, stop).run();
+  auto scorer = make_scorer ? make_scorer(command_line, group) : nullptr;
+  return TrainJob(loaded.config, group, device, run, saved, stop, std::move(scorer)).run();
 }
 
 }  // namespace
 
 int run_train(const ParsedCommandLine& command_line, const std::atomic<bool>& stop,
-              const std::function<void(const std::string&)>& on_stuck) {
+              const std::function<void(const std::string&)>& on_stuck, const MakePictureScorer& make_scorer) {
   const Config early = command_line.preliminary().config;
   if (early.trainer.output_dir.empty()) {
     fail<ConfigError>("output_dir: no folder for checkpoints; give --output-dir FOLDER");
@@ -427,7 +481,7 @@ int run_train(const ParsedCommandLine& command_line, const std::atomic<bool>& st
   const c10::DeviceGuard on_device(device);
   const auto group = ProcessGroup::join(launch, early.distributed, {device, on_stuck});
   try {
-    return train_in_group(command_line, launch, device, *group, stop);
+    return train_in_group(command_line, launch, device, *group, stop, make_scorer);
   } catch (const std::exception& error) {
     group->leave(error.what());
     throw;

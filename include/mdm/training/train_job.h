@@ -6,6 +6,7 @@
 #include <string>
 
 #include "mdm/config/command_line.h"
+#include "mdm/training/picture_scorer.h"
 
 namespace mdm {
 
@@ -20,9 +21,9 @@ AppInfo train_app_info();
 /// is a checkpoint, it goes on from there: with the checkpoint's config below flags when no config file is given,
 /// and refusing settings that differ otherwise, unless allow_config_change. `stop` is looked at in every step.
 /// As one of several processes (distributed/launch.h) it trains with the others; rank 0 alone writes. `on_stuck`:
-/// ProcessGroup::Options::on_stuck.
-/// Returns 0 or kStoppedExitCode. Throws ConfigError, CheckpointError, DataError, DistributedError, Error.
+/// ProcessGroup::Options::on_stuck. `make_scorer`: makes what scores drawn pictures every now and then; empty: nothing
+/// does. Returns 0 or kStoppedExitCode. Throws ConfigError, CheckpointError, DataError, DistributedError, Error.
 int run_train(const ParsedCommandLine& command_line, const std::atomic<bool>& stop,
-              const std::function<void(const std::string&)>& on_stuck = {});
+              const std::function<void(const std::string&)>& on_stuck = {}, const MakePictureScorer& make_scorer = {});
 
 }  // namespace mdm
