@@ -13,7 +13,8 @@ const std::vector<std::pair<std::string, std::string>> kPrograms = {{"sample", M
                                                                     {"checkpoint", MDM_CHECKPOINT},
                                                                     {"train_parallel", MDM_TRAIN_PARALLEL},
                                                                     {"demo_dataset", MDM_DEMO_DATASET},
-                                                                    {"web_demo", MDM_WEB_DEMO}};
+                                                                    {"web_demo", MDM_WEB_DEMO},
+                                                                    {"evaluate", MDM_EVALUATE}};
 
 // demo_dataset has no settings, and so no config to read or print.
 bool has_settings(const std::string& program) { return program != "demo_dataset"; }

@@ -1,5 +1,5 @@
 // 32 clients at once with a demo model: none is lost, memory stays, and the server's figures are what the clients
-// counted. MDM_LOAD_SECONDS says for how long (20; scripts/soak.sh: 300). Waiting times and what batches gain are
+// counted. MDM_LOAD_SECONDS says for how long (60; scripts/soak.sh: 300). Waiting times and what batches gain are
 // printed.
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -24,7 +24,7 @@ double seconds_since(Clock::time_point began) { return std::chrono::duration<dou
 
 double wanted_seconds() {
   const char* text = std::getenv("MDM_LOAD_SECONDS");
-  return text == nullptr ? 20 : std::atof(text);
+  return text == nullptr ? 60 : std::atof(text);
 }
 
 double resident_mib() {

@@ -1,6 +1,6 @@
 // What each token of the prompt looks at: maps of cross-attention laid over the picture.
-import {call} from "./api.js";
-import {make, ownUrl, reveal, steered} from "./dom.js";
+import {make, ownUrl, steered} from "./dom.js";
+import {LoadedPart} from "./loaded_part.js";
 import {percent, plural, tokenWord} from "./words.js";
 
 const kSide = 384;       // pixels of the large picture's canvas
@@ -60,10 +60,9 @@ function choices(maps) {
   return [...means, ...maps];
 }
 
-export class AttentionPart {
+export class AttentionPart extends LoadedPart {
   constructor(inside) {
-    this.inside = inside;
-    this.note = make("p", {class: "note"});
+    super(inside, "attention");
     this.canvas = make("canvas", {width: kSide, height: kSide, role: "img", class: "attention-picture"});
     this.words = make("p", {class: "hint", "aria-live": "polite"});
     this.tokens = make("div", {class: "attention-tokens", role: "radiogroup", "aria-label": "Token"});
@@ -83,45 +82,19 @@ export class AttentionPart {
     this.root = make("div", {}, make("p", {class: "explained"}, "Where each word of the prompt was looked at, mean ",
         "over heads and steps. Each token's colours go from where it counts least to where it counts most."),
         this.note, this.body);
-    this.reset();
   }
 
   reset() {
-    this.data = null;
+    super.reset();
     this.token = 0;
     this.image = null;
-    this.asked = null;
-    this.trouble = null;
   }
 
-  show() {
-    const lack = this.inside.lack(true) ?? this.trouble;
-    if (lack === null && this.data === null) this.load();
-    const note = lack ?? (this.data === null ? "Asking the server…" : null);
-    this.note.textContent = note ?? "";
-    reveal(this.note, note !== null);
-    reveal(this.body, note === null);
-  }
-
-  async load() {
-    const {job} = this.inside;
-    if (this.asked === job.id) return;
-    this.asked = job.id;
-    try {
-      const data = await call("GET", `/mdm/v1/jobs/${job.id}/attention`);
-      const image = new Image();
-      image.src = ownUrl(job.pictures[0].url);
-      await image.decode();
-      if (this.inside.job?.id !== job.id) return;
-      this.take(data, image);
-    } catch (error) {
-      if (this.inside.job?.id !== job.id) return;
-      this.trouble = error.message;
-    }
-    this.show();
-  }
-
-  take(data, image) {
+  async take(data, job, isLate) {
+    const image = new Image();
+    image.src = ownUrl(job.pictures[0].url);
+    await image.decode();
+    if (isLate()) return;
     if (data.maps.length === 0 || data.tokens.length === 0) {
       this.trouble = "This model does not attend to single tokens.";
       return;

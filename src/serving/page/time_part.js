@@ -1,13 +1,12 @@
 // Where the time of a picture went, block by block.
 import {bar} from "./bar.js";
-import {call} from "./api.js";
-import {breakable, make, reveal} from "./dom.js";
+import {breakable, make} from "./dom.js";
+import {LoadedPart} from "./loaded_part.js";
 import {duration, percent} from "./words.js";
 
-export class TimePart {
+export class TimePart extends LoadedPart {
   constructor(inside) {
-    this.inside = inside;
-    this.note = make("p", {class: "note"});
+    super(inside, "time");
     this.order = make("select", {id: "time-order", onchange: () => this.list()},
                       make("option", {}, "as in the model"), make("option", {}, "longest first"));
     this.total = make("p", {class: "explained"});
@@ -17,38 +16,11 @@ export class TimePart {
         make("table", {class: "bars"}, make("thead", {}, make("tr", {}, make("th", {scope: "col"}, "Block"),
             make("th", {scope: "col"}, "Share"), make("th", {scope: "col", class: "number"}, "Time"))), this.rows));
     this.root = make("div", {}, this.note, this.body);
-    this.reset();
   }
 
-  reset() {
-    this.data = null;
-    this.asked = null;
-    this.trouble = null;
-  }
-
-  show() {
-    const lack = this.inside.lack(true) ?? this.trouble;
-    if (lack === null && this.data === null) this.load();
-    const note = lack ?? (this.data === null ? "Asking the server…" : null);
-    this.note.textContent = note ?? "";
-    reveal(this.note, note !== null);
-    reveal(this.body, note === null);
-  }
-
-  async load() {
-    const {job} = this.inside;
-    if (this.asked === job.id) return;
-    this.asked = job.id;
-    try {
-      const data = await call("GET", `/mdm/v1/jobs/${job.id}/time`);
-      if (this.inside.job?.id !== job.id) return;
-      this.data = data;
-      this.list();
-    } catch (error) {
-      if (this.inside.job?.id !== job.id) return;
-      this.trouble = error.message;
-    }
-    this.show();
+  take(data) {
+    this.data = data;
+    this.list();
   }
 
   list() {
