@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-tests=(core_test config_test checkpoint_test ops_test text_test media_test net_test data_test ingest_test serving_test)
+tests=(core_test config_test checkpoint_test ops_test text_test media_test net_test data_test ingest_test serving_test evaluation_test)
 scripts/build.sh asan "${tests[@]}"
 
 export MDM_MUTANTS="${MDM_MUTANTS:-2000}" MDM_LOAD_SECONDS="${MDM_LOAD_SECONDS:-5}" OMP_WAIT_POLICY=passive
