@@ -9,9 +9,7 @@
 int main(int argc, char** argv) {
   const mdm::StopRequest& stop = mdm::stop_on_signals_and_hangup({SIGINT, SIGTERM, SIGUSR1});
   mdm::quiet_c10d();
-  mdm::AppInfo info = mdm::train_app_info();
-  info.options = mdm::training_scorer_options();
-  return mdm::app_main(argc, argv, info, [&](const mdm::ParsedCommandLine& command_line) {
+  return mdm::app_main(argc, argv, mdm::train_app_info(), [&](const mdm::ParsedCommandLine& command_line) {
     return mdm::run_train(command_line, stop.asked, mdm::end_stuck_process, mdm::make_training_scorer);
   });
 }

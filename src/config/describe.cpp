@@ -311,6 +311,19 @@ std::vector<Field> trainer_fields(TrainerConfig& c) {
           .input_file(),
       Field("validation_freq", &c.validation_freq, "steps between two validation losses").range(1, 1e12),
       Field("validation_samples", &c.validation_samples, "samples of a validation loss").range(1, 1e9),
+      Field("eval_freq", &c.eval_freq, "steps between two scores of drawn pictures, as `evaluate` makes them; 0: none")
+          .range(0, 1e12),
+      Field("eval_samples", &c.eval_samples, "pictures that such a score takes").range(2, 1e9),
+      Field("eval_inception", &c.eval_inception, "weights of FID's Inception-v3, FILE; empty: no FID")
+          .unset_by_none()
+          .input_file(),
+      Field("eval_reference", &c.eval_reference, "what FID compares with: pictures, or statistics (FILE.npz)")
+          .unset_by_none()
+          .input_file(),
+      Field("eval_features", &c.eval_features, "64, 192, 768 or 2048 features of Inception-v3").range(64, 2048),
+      Field("eval_clip", &c.eval_clip, "folder of a CLIP, or its id in the Hugging Face cache; empty: no CLIP score")
+          .unset_by_none()
+          .input_file(),
       Field("max_skipped_steps", &c.max_skipped_steps, "non-finite steps in a row until training goes back")
           .range(1, 1e6),
   };

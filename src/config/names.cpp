@@ -27,7 +27,6 @@ constexpr IgnoredKey kIgnored[] = {
     {"", "random_low_noise", "nothing reads it"},
     {"", "metrics", "metrics are chosen where they are computed"},
     {"", "num_eval_batches", "a setting of the evaluator"},
-    {"", "eval_freq", "a setting of the evaluator"},
     {"", "min_examples", "num_samples says how many pictures are made"},
     {"", "test_file_list", "prompts_file names the prompts"},
     {"", "port", "a setting of the demo"},

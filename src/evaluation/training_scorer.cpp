@@ -11,36 +11,28 @@
 namespace mdm {
 namespace {
 
-constexpr int64_t kPictures = 256;
-
 class TrainingScorer : public PictureScorer {
  public:
-  TrainingScorer(const ParsedCommandLine& line, ProcessGroup& group) : group_(group) {
-    constexpr int64_t kMost = int64_t{1} << 40;
-    every_ = line.whole_number("eval-freq", 0, 1, kMost);
-    pictures_ = line.whole_number("eval-samples", kPictures, 2, kMost);
+  TrainingScorer(const TrainerConfig& config, ProcessGroup& group)
+      : group_(group), every_(config.eval_freq), pictures_(config.eval_samples) {
     evaluation::EvaluateSettings settings;
-    settings.inception = line.option("eval-inception");
-    settings.reference = line.option("eval-reference");
-    settings.clip = line.option("eval-clip");
-    settings.width = line.whole_number("eval-features", settings.width, 1, settings.width);
+    settings.inception = config.eval_inception;
+    settings.reference = config.eval_reference;
+    settings.clip = config.eval_clip;
+    settings.width = config.eval_features;
     settings.metrics.fid = !settings.inception.empty();
     settings.metrics.clip = !settings.clip.empty();
     if (settings.metrics.fid && settings.reference.empty()) {
-      fail<ConfigError>("eval-inception: FID needs --eval-reference, the pictures to compare with or their statistics");
-    }
-    if (!settings.metrics.any()) {
-      fail<ConfigError>(
-          "eval-freq: nothing to score with; give --eval-inception with --eval-reference, or --eval-clip");
+      fail<ConfigError>("eval_inception: FID needs eval_reference, the pictures to compare with or their statistics");
     }
     if (!InceptionV3::has_width(settings.width)) {
-      fail<ConfigError>("eval-features: ", settings.width, " is none of 64, 192, 768, 2048");
+      fail<ConfigError>("eval_features: ", settings.width, " is none of 64, 192, 768, 2048");
     }
     networks_ = evaluation::load_networks(settings);
     if (settings.metrics.fid) read_reference(settings.reference);
     if (settings.metrics.fid && group.rank() == 0) {
       const std::string warning = small_set_warning(pictures_, settings.width);
-      if (!warning.empty()) log_warning("eval-samples: ", warning);
+      if (!warning.empty()) log_warning("eval_samples: ", warning);
     }
   }
 
@@ -92,7 +84,7 @@ class TrainingScorer : public PictureScorer {
   }
 
   ProcessGroup& group_;
-  int64_t every_ = 0, pictures_ = 0;
+  int64_t every_, pictures_;
   ScoringNetworks networks_;
   FeatureStatistics reference_;
   std::unique_ptr<SetScores> scores_;
@@ -100,18 +92,16 @@ class TrainingScorer : public PictureScorer {
 
 }  // namespace
 
-std::vector<AppOption> training_scorer_options() {
-  return {{"eval-freq", "N", "steps between two scores of drawn pictures, as `evaluate` makes them (default: none)"},
-          {"eval-samples", "N", "pictures that these take (default 256)"},
-          {"eval-inception", "FILE", "weights of FID's Inception-v3"},
-          {"eval-reference", "DIR", "what FID compares with: pictures, or statistics (FILE.npz)"},
-          {"eval-features", "N", "64, 192, 768 or 2048 features of Inception-v3 (default 2048)"},
-          {"eval-clip", "FOLDER", "a CLIP in Hugging Face's form, or its id, for the CLIP score"}};
-}
-
-std::unique_ptr<PictureScorer> make_training_scorer(const ParsedCommandLine& command_line, ProcessGroup& group) {
-  if (!command_line.has("eval-freq")) return nullptr;
-  return std::make_unique<TrainingScorer>(command_line, group);
+std::unique_ptr<PictureScorer> make_training_scorer(const TrainerConfig& config, ProcessGroup& group) {
+  if (config.eval_freq == 0) return nullptr;
+  if (config.eval_inception.empty() && config.eval_clip.empty()) {
+    if (group.rank() == 0) {
+      log_warning("eval_freq: no scores, for there is nothing to score with; give eval_inception with eval_reference, ",
+                  "or eval_clip");
+    }
+    return nullptr;
+  }
+  return std::make_unique<TrainingScorer>(config, group);
 }
 
 }  // namespace mdm

@@ -289,7 +289,7 @@ void TrainJob::choose_grid(const TrainingData& shown) {
 void TrainJob::choose_scored(const TrainingData& shown) {
   if (!scorer_) return;
   if (config_.text.kind == TextKind::kPrecomputed) {
-    fail<ConfigError>("eval-freq: pictures can't be drawn for precomputed embeddings");
+    fail<ConfigError>("eval_freq: pictures can't be drawn for precomputed embeddings");
   }
   scored_ = grid_;
   scored_.prompts.clear();
@@ -297,7 +297,7 @@ void TrainJob::choose_scored(const TrainingData& shown) {
     if (scored_.prompts.size() >= static_cast<size_t>(scorer_->pictures())) break;
     if (takes(shown, i)) scored_.prompts.emplace_back(shown.captions->text(*shown.dataset, i));
   }
-  if (scored_.prompts.empty()) fail<ConfigError>("eval-freq: no caption of the data can be drawn");
+  if (scored_.prompts.empty()) fail<ConfigError>("eval_freq: no caption of the data can be drawn");
 }
 
 // What goes wrong here must not end days of training.
@@ -463,7 +463,7 @@ int train_in_group(const ParsedCommandLine& command_line, const Launch& launch, 
   apply_runtime(loaded.config.runtime, launch);
   compare_settings(group, loaded.config);
   if (saved) refuse_changes(loaded.config, *saved);
-  auto scorer = make_scorer ? make_scorer(command_line, group) : nullptr;
+  auto scorer = make_scorer ? make_scorer(loaded.config.trainer, group) : nullptr;
   return TrainJob(loaded.config, group, device, run, saved, stop, std::move(scorer)).run();
 }
 

@@ -133,10 +133,10 @@ TEST(Keys, ThatNobodyKnowsAreErrorsWithTheNearestName) {
 
 TEST(Keys, ThatNoOneReadsHaveNoEffect) {
   const LoadedConfig loaded = from_yaml(
-      "name: x\nmetrics: fid\nport: 1\neval_freq: 2\navg_lm_steps: 0\nprediction_length: 129\nuse_lm_mask: 1\n"
+      "name: x\nmetrics: fid\nport: 1\navg_lm_steps: 0\nprediction_length: 129\nuse_lm_mask: 1\n"
       "dataset_config: a\nnum_eval_batches: 5\nreader_config_file: b\ntest_file_list: c\nmin_examples: 9\n"
       "random_low_noise: true\ndiffusion_config: {sampler_config: {predict_variances: false}}\n");
-  EXPECT_EQ(loaded.notes.size(), 14u);
+  EXPECT_EQ(loaded.notes.size(), 13u);
   EXPECT_TRUE(loaded.warnings.empty());
 }
 

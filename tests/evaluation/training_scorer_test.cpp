@@ -13,11 +13,14 @@
 namespace mdm {
 namespace {
 
-ParsedCommandLine line_of(const std::vector<std::string>& arguments) {
-  AppInfo info;
-  info.name = "train_parallel";
-  info.options = training_scorer_options();
-  return parse_command_line(arguments, info);
+TrainerConfig scoring_with_inception() {
+  TrainerConfig config;
+  config.eval_freq = 10;
+  config.eval_samples = 14;
+  config.eval_inception = testing::inception_weights().string();
+  config.eval_reference = (testing::golden_folder() / "pictures").string();
+  config.eval_features = 64;
+  return config;
 }
 
 std::vector<Image> pictures() {
@@ -28,11 +31,9 @@ std::vector<Image> pictures() {
 
 TEST(TrainingScorer, ScoresWhatIsDrawn) {
   ProcessGroup alone;
-  const std::string reference = (testing::golden_folder() / "pictures").string();
-  const auto scorer = make_training_scorer(
-      line_of({"--eval-freq", "10", "--eval-samples", "14", "--eval-inception", testing::inception_weights().string(),
-               "--eval-reference", reference, "--eval-features", "64", "--eval-clip", testing::clip_folder().string()}),
-      alone);
+  TrainerConfig config = scoring_with_inception();
+  config.eval_clip = testing::clip_folder().string();
+  const auto scorer = make_training_scorer(config, alone);
   ASSERT_NE(scorer, nullptr);
   EXPECT_EQ(scorer->every(), 10);
   EXPECT_EQ(scorer->pictures(), 14);
@@ -53,17 +54,28 @@ TEST(TrainingScorer, ScoresWhatIsDrawn) {
   EXPECT_GT(scorer->finish()[0].second, 1e-3);
 }
 
-TEST(TrainingScorer, IsAskedForByItsFlagsOnly) {
+TEST(TrainingScorer, IsAskedForByEvalFreqAndSomethingToScoreWith) {
   ProcessGroup alone;
-  EXPECT_EQ(make_training_scorer(line_of({}), alone), nullptr);
-  EXPECT_THROW(make_training_scorer(line_of({"--eval-freq", "0"}), alone), ConfigError);
-  EXPECT_THROW(make_training_scorer(line_of({"--eval-freq", "5"}), alone), ConfigError);
-  const std::string inception = testing::inception_weights().string();
-  EXPECT_THROW(make_training_scorer(line_of({"--eval-freq", "5", "--eval-inception", inception}), alone), ConfigError);
-  EXPECT_THROW(make_training_scorer(line_of({"--eval-freq", "5", "--eval-inception", inception, "--eval-reference",
-                                             (testing::golden_folder() / "edm.npz").string()}),
-                                    alone),
-               DataError);  // of 4 features
+  EXPECT_EQ(make_training_scorer(TrainerConfig(), alone), nullptr);
+  TrainerConfig config = scoring_with_inception();
+  config.eval_freq = 0;
+  EXPECT_EQ(make_training_scorer(config, alone), nullptr);
+  config = TrainerConfig();
+  config.eval_freq = 5;  // as files of the reference may have it
+  EXPECT_EQ(make_training_scorer(config, alone), nullptr);
+}
+
+TEST(TrainingScorer, RefusesSettingsThatCantWork) {
+  ProcessGroup alone;
+  TrainerConfig config = scoring_with_inception();
+  config.eval_reference.clear();
+  EXPECT_THROW(make_training_scorer(config, alone), ConfigError);
+  config = scoring_with_inception();
+  config.eval_features = 100;
+  EXPECT_THROW(make_training_scorer(config, alone), ConfigError);
+  config = scoring_with_inception();
+  config.eval_reference = (testing::golden_folder() / "edm.npz").string();  // of 4 features
+  EXPECT_THROW(make_training_scorer(config, alone), DataError);
 }
 
 }  // namespace

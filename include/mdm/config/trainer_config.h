@@ -62,6 +62,12 @@ struct TrainerConfig {
   std::string validation_file_list;         ///< TSV of samples that are kept out of training; empty: none
   int64_t validation_freq = 1000;           ///< steps between two validation losses, >= 1
   int64_t validation_samples = 256;         ///< samples that these take, >= 1
+  int64_t eval_freq = 0;                    ///< steps between two scores of drawn pictures; 0: none
+  int64_t eval_samples = 256;               ///< pictures that such a score takes, >= 2
+  std::string eval_inception;               ///< weights of FID's Inception-v3; empty: no FID
+  std::string eval_reference;               ///< what FID compares with: pictures, or statistics (.npz)
+  int64_t eval_features = 2048;             ///< of Inception-v3: 64, 192, 768 or 2048
+  std::string eval_clip;                    ///< a CLIP's folder or id; empty: no CLIP score
   int64_t max_skipped_steps = 20;           ///< non-finite steps in a row until training goes back, >= 1
 };
 

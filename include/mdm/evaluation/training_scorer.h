@@ -1,19 +1,16 @@
-// FID and CLIP score of what a model in training draws: what `train_parallel --eval-freq` asks for.
+// FID and CLIP score of what a model in training draws: what the setting `eval_freq` asks for.
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "mdm/training/picture_scorer.h"
 
 namespace mdm {
 
-/// The flags that say what is scored, for AppInfo::options: eval-freq and others.
-std::vector<AppOption> training_scorer_options();
-
-/// What these flags ask for: "fid" (with eval-inception and eval-reference) and "clip_score" (with eval-clip); null
-/// without eval-freq. Pictures as reference are scored here, once, a share of them in each process; all call it.
-/// ConfigError when no score can be made of the flags; DataError, CheckpointError for what they name.
-std::unique_ptr<PictureScorer> make_training_scorer(const ParsedCommandLine& command_line, ProcessGroup& group);
+/// What the settings `eval_...` ask for: "fid" (with eval_inception and eval_reference) and "clip_score" (with
+/// eval_clip). Null without eval_freq, and, with a warning, where it has nothing to score with: files of the reference
+/// may name it alone. Pictures as reference are scored here, once, a share of them in each process; all call it.
+/// ConfigError when a score can't be made of the settings; DataError, CheckpointError for what they name.
+std::unique_ptr<PictureScorer> make_training_scorer(const TrainerConfig& config, ProcessGroup& group);
 
 }  // namespace mdm

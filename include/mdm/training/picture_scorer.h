@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "mdm/config/command_line.h"
+#include "mdm/config/trainer_config.h"
 #include "mdm/media/image.h"
 
 namespace mdm {
@@ -30,9 +30,9 @@ class PictureScorer {
   virtual std::vector<std::pair<std::string, double>> finish() = 0;
 };
 
-/// Makes what the program's own flags ask for; null where they ask for none. All processes call it. ConfigError for
-/// flags that can't work.
+/// Makes what the settings `eval_...` ask for; null where they ask for none. All processes call it. ConfigError for
+/// settings that can't work.
 using MakePictureScorer =
-    std::function<std::unique_ptr<PictureScorer>(const ParsedCommandLine& command_line, ProcessGroup& group)>;
+    std::function<std::unique_ptr<PictureScorer>(const TrainerConfig& config, ProcessGroup& group)>;
 
 }  // namespace mdm
