@@ -46,6 +46,18 @@ std::string lower(std::string text) {
   return text;
 }
 
+// A whole URL as the target, as it goes to a proxy: its host counts, and not the header's (RFC 9112, 3.2.2).
+void split_absolute_target(HttpRequest& request) {
+  constexpr std::string_view kScheme = "http://";
+  if (lower(request.path.substr(0, kScheme.size())) != kScheme) return;
+  const size_t end = std::min(request.path.find('/', kScheme.size()), request.path.size());
+  const std::string host = request.path.substr(kScheme.size(), end - kScheme.size());
+  request.path = end < request.path.size() ? request.path.substr(end) : "/";
+  const auto is_host = [](const auto& field) { return field.first == "host"; };
+  request.headers.erase(std::remove_if(request.headers.begin(), request.headers.end(), is_host), request.headers.end());
+  request.headers.emplace_back("host", host);
+}
+
 HttpRequest head_of(const http::request_header<>& header, const std::string& address) {
   HttpRequest request;
   request.method = text_of(header.method_string());
@@ -54,6 +66,7 @@ HttpRequest head_of(const http::request_header<>& header, const std::string& add
   for (const auto& field : header) {
     request.headers.emplace_back(lower(text_of(field.name_string())), text_of(field.value()));
   }
+  split_absolute_target(request);
   request.address = address;
   return request;
 }

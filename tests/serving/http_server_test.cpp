@@ -64,9 +64,11 @@ class HttpServerTest : public ::testing::Test {
     if (path == "/quiet") return exchange->stream(std::make_shared<Counter>(0, /*ends=*/false));
     if (path == "/endless") return exchange->stream(std::make_shared<Counter>(1 << 30));
     if (path == "/throws") fail("an error within");
+    const std::string host = exchange->request().header("host");
     HttpResponse response;
     response.type = "text/plain";
-    response.body = exchange->request().method + " " + path + " " + exchange->request().body;
+    response.body =
+        exchange->request().method + " " + path + " " + exchange->request().body + (path == "/host" ? host : "");
     exchange->answer(response);
   }
 
@@ -114,6 +116,19 @@ TEST_F(HttpServerTest, AnswersRequestsThatAreSentTogetherInOrder) {
   EXPECT_LT(all.find("GET /1"), all.find("GET /2"));
   EXPECT_LT(all.find("GET /2"), all.find("GET /3"));
   EXPECT_NE(all.find("GET /3"), std::string::npos);
+}
+
+TEST_F(HttpServerTest, TakesAWholeUrlAndItsHost) {
+  start();
+  const auto body_of = [this](const std::string& target) {
+    return serving_test::parse_answer(raw("GET " + target + " HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n"))
+        .body;
+  };
+  EXPECT_EQ(body_of("http://named:80/host?query"), "GET /host named:80");
+  EXPECT_EQ(body_of("HTTP://named/host"), "GET /host named");
+  EXPECT_EQ(body_of("http://named"), "GET / ");
+  EXPECT_EQ(body_of("/host"), "GET /host other");
+  EXPECT_EQ(body_of("ftp://named/host"), "GET ftp://named/host ");
 }
 
 TEST_F(HttpServerTest, ReadsChunkedBodies) {
