@@ -101,7 +101,11 @@ std::vector<at::Tensor> GraphedForward::graphed(const std::vector<at::Tensor>& x
   // Not in the call that records: a number that the host had read then, and the graph has kept, would be right.
   std::vector<at::Tensor> expected = model_->forward(x_t, times, conditioning);
   known->compared = std::equal(out.begin(), out.end(), expected.begin(), expected.end(), same_bits);
-  if (!known->compared) give_up("what it computes differs from the model's own run");
+  if (known->compared) {
+    log_debug("a CUDA graph has the bits of the model's own run, and is used from now on");
+  } else {
+    give_up("what it computes differs from the model's own run");
+  }
   return expected;
 }
 
