@@ -382,6 +382,8 @@ std::vector<Field> runtime_fields(RuntimeConfig& c) {
       Field("device", &c.device, "auto, cpu, cuda or cuda:N"),
       Field("precision", choice(c.precision, kPrecisions), "arithmetic of the model"),
       Field("threads", &c.threads, "CPU threads; 0: all cores").range(0, 4096),
+      Field("cuda_graphs", &c.cuda_graphs,
+            "sampling on a GPU: record the model's work once, then launch it as a whole"),
       Field("loglevel", &c.loglevel, "trace, debug, info, warning, error or off; empty: the variable MDM_LOG")
           .unset_by_none(),
   };

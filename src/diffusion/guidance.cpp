@@ -77,7 +77,8 @@ const Conditioning& GuidedModel::conditional(int64_t batch) {
 
 std::vector<at::Tensor> GuidedModel::forward(const std::vector<at::Tensor>& x_t, const at::Tensor& times,
                                              const Conditioning& conditioning) const {
-  std::vector<at::Tensor> out = model_->forward(x_t, times, conditioning, context_);
+  std::vector<at::Tensor> out = graphs_ != nullptr ? (*graphs_)(x_t, times, conditioning, context_)
+                                                   : model_->forward(x_t, times, conditioning, context_);
   if (out.size() == 1) out[0] = bound_prediction(out[0], options_.output_scale);
   return out;
 }

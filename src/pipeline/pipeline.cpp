@@ -215,6 +215,7 @@ struct Pipeline::Impl {
     }
     fresh->eval();
     if (!packs) fresh->to(device);
+    if (config.runtime.cuda_graphs && !graphs) graphs = graph_maker(device);
     model = std::move(fresh);
     loaded = true;
   }
@@ -261,6 +262,8 @@ struct Pipeline::Impl {
     run.timesteps = make_timesteps(schedule.steps(), sample.num_inference_steps, sample.timestep_spacing, compat);
     run.start_images = start_images(sample, side, count);
     if (run.start_images.defined()) run.first_step = first_step_for_strength(run.timesteps, sample.strength);
+    GraphedForward graphed(*model, graphs, static_cast<int64_t>(run.timesteps.size()) - 1 - run.first_step);
+    guided_model.run_through(graphed);
     run.cancel = callbacks.cancel;
     run.before_step = [&](const SamplingStep& step) {
       guided_model.begin_step(step);
@@ -321,6 +324,7 @@ struct Pipeline::Impl {
   ModelPart structure;
   std::shared_ptr<TextEncoder> encoder;
   std::shared_ptr<UNet> model;
+  GraphMaker graphs;                // empty: none on this device, switched off, or one has failed
   std::atomic<bool> loaded{false};  // whether there is a model, for other threads
   std::mutex tokenizer_mutex;
   bool tokenizer_opened = false;

@@ -56,6 +56,7 @@ const std::set<std::string>& free_settings() {
                                               "text.embedding_cache",
                                               "runtime.device",
                                               "runtime.threads",
+                                              "runtime.cuda_graphs",
                                               "runtime.loglevel"};
   return names;
 }
@@ -82,7 +83,8 @@ void flatten(const nlohmann::json& json, const std::string& path, std::map<std::
 }  // namespace
 
 std::vector<std::string> process_differences(const std::string& first_json, const Config& own) {
-  static const std::set<std::string> own_affair = {"runtime.device", "runtime.threads", "runtime.loglevel",
+  static const std::set<std::string> own_affair = {"runtime.device",          "runtime.threads",
+                                                   "runtime.cuda_graphs",     "runtime.loglevel",
                                                    "reader_config.cache_dir", "text.embedding_cache"};
   std::map<std::string, std::string> first, here;
   flatten(nlohmann::json::parse(first_json), "", first);

@@ -74,6 +74,7 @@ TEST(CommandLine, FlagsInAllForms) {
                                    "0",
                                    "--output-dir",
                                    "out",
+                                   "--no-cuda-graphs",
                                    "--fp16",
                                    "1"});
   EXPECT_EQ(config.sample.prompts, (std::vector<std::string>{"a cat", "-h is no flag"}));
@@ -90,6 +91,7 @@ TEST(CommandLine, FlagsInAllForms) {
   EXPECT_EQ(config.sample.sampler, SamplerKind::kDdim);
   EXPECT_EQ(config.sample.output_dir, "out");
   EXPECT_EQ(config.runtime.precision, Precision::kBf16);
+  EXPECT_FALSE(config.runtime.cuda_graphs);
 }
 
 TEST(CommandLine, FilesAndFlagsInOrder) {
@@ -225,6 +227,7 @@ TEST(CommandLine, PrintConfigSaysWhereValuesComeFrom) {
   EXPECT_NE(result.out.find("    temporal_dim: 8  # " + file.string() + ":3\n"), std::string::npos) << result.out;
   EXPECT_NE(result.out.find("prompt: [\"x\"]  # flag --prompt\n"), std::string::npos);
   EXPECT_NE(result.out.find("guidance_scale: 7.5  # default\n"), std::string::npos);
+  EXPECT_NE(result.out.find("cuda_graphs: true  # default\n"), std::string::npos);
   EXPECT_EQ(result.out.find("warmup_steps"), std::string::npos);
   const auto again = temporary_file("again.yaml", result.out);
   EXPECT_EQ(config_to_json(load_config({again})),

@@ -276,6 +276,7 @@ TEST(Precedence, ACheckpointsConfigLiesBelowFilesAndGivesOnlyItsOwnPart) {
   inside.runtime.threads = 3;
   inside.runtime.precision = Precision::kBf16;
   inside.runtime.device = "cuda:3";
+  inside.runtime.cuda_graphs = false;
   inside.text.text_model = "elsewhere";
   LoadRequest request;
   request.checkpoint_json = config_to_json(inside);
@@ -298,6 +299,7 @@ TEST(Precedence, ACheckpointsConfigLiesBelowFilesAndGivesOnlyItsOwnPart) {
   EXPECT_EQ(resumed.runtime.threads, 3);
   EXPECT_EQ(resumed.runtime.precision, Precision::kBf16);
   EXPECT_EQ(resumed.runtime.device, "auto") << "of the machine";
+  EXPECT_TRUE(resumed.runtime.cuda_graphs) << "likewise";
   EXPECT_FALSE(resumed.trainer.resume_from_ema) << "meant for one start";
   EXPECT_FALSE(resumed.trainer.allow_config_change);
 }

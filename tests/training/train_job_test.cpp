@@ -141,6 +141,7 @@ TEST(ConfigChange, FindsWhatCountsAndNothingElse) {
   free.trainer.log_freq = 7;
   free.trainer.num_training_steps = 99;
   free.runtime.threads = 3;
+  free.runtime.cuda_graphs = false;
   free.sample.seed = 5;
   EXPECT_TRUE(config_changes(saved, free).empty());
   Config changed = config;

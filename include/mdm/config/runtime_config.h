@@ -14,6 +14,7 @@ struct RuntimeConfig {
   std::string device = "auto";             ///< "auto" (cuda where there is one), "cpu", "cuda" or "cuda:N"
   Precision precision = Precision::kFp32;  ///< arithmetic of the model; key fp16 with 1 means bf16
   int64_t threads = 0;                     ///< CPU threads; 0: all cores
+  bool cuda_graphs = true;                 ///< sampling on a GPU: the model's work of a step as one launch
   std::string loglevel;  ///< trace, debug, info, warning, error, off; empty: what MDM_LOG says, else info
 };
 

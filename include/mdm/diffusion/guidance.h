@@ -9,6 +9,7 @@
 #include "mdm/diffusion/sampler.h"
 #include "mdm/models/conditioning.h"
 #include "mdm/models/forward_context.h"
+#include "mdm/models/graphed_forward.h"
 #include "mdm/models/unet.h"
 
 namespace mdm {
@@ -34,6 +35,9 @@ class GuidedModel {
   /// this. ConfigError for options out of range.
   GuidedModel(const UNet& model, Conditioning conditioning, const GuidanceOptions& options,
               const ForwardContext& context = {});
+
+  /// Has the model run through `graphs`, which was made for it, and must outlive the calls of this.
+  void run_through(GraphedForward& graphs) { graphs_ = &graphs; }
 
   /// Says which step comes; needed when guidance acts in an interval only (SamplingRun::before_step).
   void begin_step(const SamplingStep& step);
@@ -61,6 +65,7 @@ class GuidedModel {
   const Conditioning& conditional(int64_t batch);
 
   const UNet* model_;
+  GraphedForward* graphs_ = nullptr;
   Conditioning conditioning_, conditional_;
   GuidanceOptions options_;
   ForwardContext context_;
