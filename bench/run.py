@@ -125,13 +125,14 @@ def main():
     parser.add_argument("--json", help="write everything that was measured to this file, after each row")
     parser.add_argument("--markdown", help="write the table to this file as well")
     options = parser.parse_args()
-    if options.precision == "fp32" and "fp32" not in options.opponents:
-        parser.error("--precision fp32 is measured against the opponent fp32 alone: name it in --opponents")
+    in_fp32 = [opponent for opponent in options.opponents if opponent in ("fp32", "compile-fp32")]
+    if options.precision == "fp32" and not in_fp32:
+        parser.error("--precision fp32 is measured against fp32 and compile-fp32 alone: name one in --opponents")
     results = []
     for name in options.rows:
         pairs = [(opponent, "bf16") for opponent in options.opponents] if options.precision != "fp32" else []
-        if options.precision != "bf16" and "fp32" in options.opponents:
-            pairs.append(("fp32", "fp32"))
+        if options.precision != "bf16":
+            pairs += [(opponent, "fp32") for opponent in in_fp32]
         for opponent, precision in pairs:
             began = time.time()
             result = against(ROWS[name], opponent, precision, options)

@@ -24,7 +24,7 @@ struct Seen {
   std::vector<Levels> halves;
 };
 
-struct Setting {
+struct RunSetting {
   SamplerKind sampler = SamplerKind::kDdim;
   PredictionType predicts = PredictionType::kVPrediction;
   ThresholdType threshold = ThresholdType::kClip;
@@ -33,7 +33,7 @@ struct Setting {
   int64_t count = 12;
 };
 
-Seen run_of(const UNet& model, const Setting& setting, GraphMaker* make) {
+Seen run_of(const UNet& model, const RunSetting& setting, GraphMaker* make) {
   const at::NoGradGuard no_grad;
   SamplerConfig config;
   config.num_diffusion_steps = 100;
@@ -82,7 +82,7 @@ void expect_equal(const std::vector<Levels>& a, const std::vector<Levels>& b) {
 class GraphedSampling : public ::testing::Test {
  protected:
   // -> replays of the run.
-  int64_t expect_same(const Setting& setting) {
+  int64_t expect_same(const RunSetting& setting) {
     device_ = {};
     GraphMaker make = device_.maker();
     const Seen eager = run_of(*model_, setting, nullptr), graphed = run_of(*model_, setting, &make);
@@ -101,7 +101,7 @@ TEST_F(GraphedSampling, OfEverySamplerGivesTheSameStates) {
   for (const SamplerKind sampler : kSamplers) {
     for (const bool rescales : {false, true}) {
       SCOPED_TRACE(::testing::Message() << static_cast<int>(sampler) << " " << rescales);
-      Setting setting;
+      RunSetting setting;
       setting.sampler = sampler;
       setting.guidance.scale = 3;
       setting.guidance.rescale = rescales ? 0.5 : 0;
@@ -113,7 +113,7 @@ TEST_F(GraphedSampling, OfEverySamplerGivesTheSameStates) {
 }
 
 TEST_F(GraphedSampling, WithoutGuidanceAndInAnInterval) {
-  Setting setting;
+  RunSetting setting;
   EXPECT_EQ(expect_same(setting), setting.count - 1);
   setting.guidance.scale = 3;
   setting.guidance.start = 0.25;
@@ -128,7 +128,7 @@ TEST_F(GraphedSampling, WithoutGuidanceAndInAnInterval) {
 // Where the model's output is x_0 and nothing bounds it, a state may be the output itself.
 TEST_F(GraphedSampling, OfX0WithoutThreshold) {
   for (const SamplerKind sampler : kSamplers) {
-    Setting setting;
+    RunSetting setting;
     setting.sampler = sampler;
     setting.predicts = PredictionType::kX0;
     setting.threshold = ThresholdType::kNone;
@@ -137,14 +137,14 @@ TEST_F(GraphedSampling, OfX0WithoutThreshold) {
 }
 
 TEST_F(GraphedSampling, KeepsHalvesThatStay) {
-  Setting setting;
+  RunSetting setting;
   setting.guidance.scale = 3;
   setting.keeps_halves = true;
   EXPECT_GT(expect_same(setting), 0);
 }
 
 TEST_F(GraphedSampling, GoesOnWithTheSameStatesWhenItFails) {
-  Setting setting;
+  RunSetting setting;
   setting.guidance.scale = 3;
   const Seen eager = run_of(*model_, setting, nullptr);
   for (const char* where : {"warm_up", "record", "replay"}) {
