@@ -237,11 +237,13 @@ TEST_F(NativeApi, StrangePathsLeadNowhere) {
        {"/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/..%2f..%2fetc/passwd", "/\\..\\..\\etc\\passwd",
         "/page.css/", "//", "/./", "/mdm/v1/jobs/", "/mdm/v1/jobs/../models", "/mdm/v1/jobs/xyz",
         "/mdm/v1/jobs/0/pictures/0.png", "/mdm/v1/models/..", "/mdm/v1/models/%66lat", "/index.html",
-        "/page.css%00.png", "/mdm/v1/models/flat/../../x", "http://evil.example/", "*"}) {
+        "/page.css%00.png", "/mdm/v1/models/flat/../../x", "*"}) {
     const Answer answer = served().get(path);
     EXPECT_EQ(answer.status, 404) << path;
     EXPECT_EQ(answer.body.find("root:"), std::string::npos);
   }
+  EXPECT_EQ(served().get("http://evil.example/healthz").status, 421);  // a whole URL's host counts, not the header's
+  EXPECT_EQ(served().get("http://127.0.0.1/healthz").status, 200);
   EXPECT_EQ(
       serving_test::request(served().port(), "PUT", "/mdm/v1/jobs", "{}", {"Content-Type: application/json"}).status,
       405);
