@@ -148,6 +148,7 @@ void draw(const Config& config, const Share& share, SampleOutput& output, bool s
       options.label = "denoising";
       options.unit = "step";
       options.total = static_cast<uint64_t>(batches * step.steps);
+      options.initial = static_cast<uint64_t>(step.step);  // made before the clock starts: not in the rate
       progress = std::make_unique<Progress>(std::move(options));
     }
     progress->set(static_cast<uint64_t>(done_before + step.step));
