@@ -46,13 +46,15 @@ def main():
     parser.add_argument("--build", default=os.path.join(ROOT, "build", "cpu"))
     parser.add_argument("--rows", nargs="+", default=["train-64"], choices=[r for r in ROWS if r.startswith("train")])
     parser.add_argument("--images", type=int, nargs=2, default=[2, 6])
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"],
+                        help="of both programs; bf16 is slow on a CPU without bfloat16 units")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     os.makedirs(options.work, exist_ok=True)
     few, many = options.images
     for name in options.rows:
         row, found = ROWS[name], {}
-        for precision in ("fp32", "bf16"):
+        for precision in options.precision:
             for images in options.images:
                 for who, mib in zip(("libmdm", "reference"), measured(row, images, precision, options)):
                     found.setdefault(f"{who}, {precision}", []).append(mib)

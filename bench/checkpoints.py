@@ -29,8 +29,9 @@ def captions(data, count):
 
 def scores(options, checkpoint):
     """(FID, share of right drawings in percent); what is in the work folder is not made again."""
-    folder = os.path.join(options.work, os.path.splitext(os.path.basename(checkpoint))[0])
-    report = os.path.join(folder, "scores.json")
+    drawn = f"{options.sampler}_{options.steps}_{options.guidance:g}_{options.pictures}"
+    folder = os.path.join(options.work, f"{os.path.splitext(os.path.basename(checkpoint))[0]}_{drawn}")
+    report = os.path.join(folder, f"scores_{options.features}.json")
     if not os.path.exists(report):
         shutil.rmtree(folder, ignore_errors=True)
         run([os.path.join(options.bin, "sample"), "--checkpoint", checkpoint, "--prompts-file",
@@ -119,7 +120,7 @@ def main():
     os.makedirs(options.work, exist_ok=True)
     with open(os.path.join(options.work, "prompts.txt"), "w") as file:
         file.write("\n".join(captions(options.data, options.pictures)) + "\n")
-    options.reference = os.path.join(options.work, "validation.npz")
+    options.reference = os.path.join(options.work, f"validation_{options.features}.npz")
     if not os.path.exists(options.reference):
         run([os.path.join(options.bin, "evaluate"), "--reference", os.path.join(options.data, "validation.tsv"),
              "--save-reference", options.reference, "--metrics", "fid", "--inception", options.inception,
