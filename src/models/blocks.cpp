@@ -6,7 +6,6 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
-#include <ATen/ops/upsample_nearest2d.h>
 
 #include <cmath>
 #include <utility>
@@ -45,23 +44,27 @@ ResNet::ResNet(int64_t temporal_dim, const ResNetConfig& config)
 }
 
 at::Tensor ResNet::forward(const at::Tensor& x, const at::Tensor& skip, const StageInputs& in, uint32_t layer) const {
-  const bool joined = skip.defined() && conv3_ && conv3_->packed_joined();
-  const at::Tensor input = skip.defined() && !joined ? at::cat({x, skip}, 1) : x;
-  at::Tensor h = conv1_->forward(joined ? norm1_->forward_silu_joined(x, skip) : norm1_->forward_silu(input));
+  // On a GPU norms have no kernel for two tensors: it would join them in the forward pass, too, and twice.
+  const bool apart = skip.defined() && conv3_ && x.is_cpu();
+  const at::Tensor input = skip.defined() && !apart ? at::cat({x, skip}, 1) : x;
+  at::Tensor h = conv1_->forward(apart ? norm1_->silu_of_joined(x, skip) : norm1_->silu_of(input));
   at::Tensor modulation = time_layer_->forward(in.temb);  // (B, 2 C_out)
   if (h.size(0) > modulation.size(0)) {                   // frames of a picture share its time
     modulation = modulation.repeat_interleave(h.size(0) / modulation.size(0), 0);
   }
   const auto parts = modulation.chunk(2, 1);
-  h = norm2_->forward_silu(h, parts[0], parts[1]);
+  ops::Recomputable active = norm2_->silu_of(h, parts[0], parts[1]);
+  h.reset();  // `active` has it where it needs it
   if (dropout_ > 0 && is_training()) {
     if (in.context == nullptr || in.context->dropout == nullptr) {
       fail("the model has dropout: a forward pass in training needs ForwardContext::dropout");
     }
-    h = ops::dropout(h, dropout_, *in.context->dropout, layer, in.temb.size(0));
+    active = {[make = active.maker(), p = dropout_, source = *in.context->dropout, layer,
+               rows = in.temb.size(0)](at::TensorList t) { return ops::dropout(make(t), p, source, layer, rows); },
+              active.from()};
   }
-  if (!conv3_) return conv2_->forward_plus(h, input);
-  return conv2_->forward_onto(joined ? conv3_->forward_joined(x, skip) : conv3_->forward(input), h);
+  if (!conv3_) return conv2_->forward_plus(active, input);
+  return conv2_->forward_onto(apart ? conv3_->forward_joined(x, skip) : conv3_->forward(input), active);
 }
 
 void ResNet::init(const ModelInit& how) {
@@ -110,7 +113,7 @@ ops::KeyValue SelfAttention::key_value(const at::Tensor& text) const {
 
 at::Tensor SelfAttention::forward(at::Tensor x, const ops::KeyValue* text, const StageInputs& in,
                                   const std::string& name) const {
-  const at::Tensor qkv = positions_last(qkv_->forward(norm_->forward(x)));  // (B, N, 3 C)
+  const at::Tensor qkv = positions_last(qkv_->forward(norm_->of(x)));  // (B, N, 3 C)
   if (text != nullptr && in.context->probe != nullptr && in.context->probe->wants(name + ".text_weights")) {
     const at::Tensor q =
         qkv.narrow(2, 0, channels_).view({qkv.size(0), qkv.size(1), kAttentionHeads, -1}).transpose(1, 2);
@@ -122,7 +125,7 @@ at::Tensor SelfAttention::forward(at::Tensor x, const ops::KeyValue* text, const
   const at::Tensor attended = ops::attention(qkv, kAttentionHeads, text, in.mask);
   const at::Tensor image = as_image(attended, x.size(2), x.size(3));
   const at::Tensor h = proj_out_->forward_onto(std::move(x), image);
-  return ffn_ ? ffn_out_->forward_onto(h, ffn_in_->forward_gelu(ffn_norm_->forward(h))) : h;
+  return ffn_ ? ffn_out_->forward_onto(h, ffn_in_->forward_gelu(ffn_norm_->of(h))) : h;
 }
 
 void SelfAttention::init(const ModelInit& how) {
@@ -196,7 +199,7 @@ at::Tensor TemporalAttention::forward_frames(const at::Tensor& x, int64_t batch)
                                .view({batch, height, width, frames, channels})
                                .permute({0, 3, 4, 1, 2})
                                .reshape({batch * frames, channels, height, width});
-  return x + up_conv_->forward(at::upsample_nearest2d(mixed, {2 * height, 2 * width}));
+  return x + up_conv_->forward_upsampled(mixed);
 }
 
 void TemporalAttention::init(const ModelInit& how) {

@@ -343,7 +343,7 @@ at::Tensor UNet::up(at::Tensor x, StageInputs& in, std::vector<at::Tensor>& skip
 
 at::Tensor UNet::output_layer(const at::Tensor& x) const {
   const at::Tensor frames = to_frames(x, outer_frames_);
-  return from_frames(conv_out_->forward(norm_out_->forward_silu(frames)), outer_frames_).to(at::kFloat);
+  return from_frames(conv_out_->forward(norm_out_->silu_of(frames)), outer_frames_).to(at::kFloat);
 }
 
 std::pair<std::vector<at::Tensor>, at::Tensor> UNet::denoise(const std::vector<at::Tensor>& x_t,

@@ -102,37 +102,46 @@ template <int kVectors>
 MDM_AVX512_BF16 void score_tile(const uint16_t* const* rows, const uint32_t* others, int64_t half_width, float* out,
                                 int64_t stride) {
   __m512 sums[kScoreRows][kVectors];
-  for (auto& row : sums) {
-    for (__m512& sum : row) sum = _mm512_setzero_ps();
+  // Left to itself GCC 12 clears the sums in memory and copies them twice when they are done.
+#pragma GCC unroll 8
+  for (int i = 0; i < kScoreRows; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) sums[i][j] = _mm512_setzero_ps();
   }
   for (int64_t c = 0; c < half_width; ++c) {
     __m512bh other[kVectors];
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) other[j] = pairs(_mm512_loadu_si512(others + (j * half_width + c) * kLane));
+#pragma GCC unroll 8
     for (int i = 0; i < kScoreRows; ++i) {
       uint32_t pair;
       __builtin_memcpy(&pair, rows[i] + 2 * c, sizeof pair);
       const __m512bh factor = pairs(_mm512_set1_epi32(static_cast<int>(pair)));
+#pragma GCC unroll 8
       for (int j = 0; j < kVectors; ++j) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], factor, other[j]);
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < kScoreRows; ++i) {
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) _mm512_storeu_ps(out + i * stride + j * kLane, sums[i][j]);
   }
 }
 
-// The same for `count` rows, a multiple of kScoreRows, and `padded` others; out (count, padded).
+// The same for `count` rows, a multiple of kScoreRows, and `padded` others; out (count, padded). All rows meet a tile
+// of others while it is in the first cache.
 inline void scores_of(const uint16_t* const* rows, int64_t count, const uint32_t* others, int64_t padded, int64_t width,
                       float* out) {
   const int64_t half = width / 2;
-  for (int64_t row = 0; row < count; row += kScoreRows) {
-    float* to = out + row * padded;
-    for (int64_t j = 0; j < padded; j += 4 * kLane) {
-      const uint32_t* from = others + j * half;
+  for (int64_t j = 0; j < padded; j += 4 * kLane) {
+    const uint32_t* from = others + j * half;
+    for (int64_t row = 0; row < count; row += kScoreRows) {
+      float* to = out + row * padded + j;
       switch (std::min<int64_t>(4, (padded - j) / kLane)) {
-        case 1: score_tile<1>(rows + row, from, half, to + j, padded); break;
-        case 2: score_tile<2>(rows + row, from, half, to + j, padded); break;
-        case 3: score_tile<3>(rows + row, from, half, to + j, padded); break;
-        default: score_tile<4>(rows + row, from, half, to + j, padded);
+        case 1: score_tile<1>(rows + row, from, half, to, padded); break;
+        case 2: score_tile<2>(rows + row, from, half, to, padded); break;
+        case 3: score_tile<3>(rows + row, from, half, to, padded); break;
+        default: score_tile<4>(rows + row, from, half, to, padded);
       }
     }
   }
@@ -151,20 +160,27 @@ MDM_AVX512_BF16 void sum_tile(const Factors& factors, const uint32_t* values, co
                               float* out) {
   constexpr int64_t kWidth = kVectors * kLane;
   __m512 sums[kRows][kVectors];
-  for (auto& row : sums) {
-    for (__m512& sum : row) sum = _mm512_setzero_ps();
+#pragma GCC unroll 12
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) sums[i][c] = _mm512_setzero_ps();
   }
   for (int64_t p = 0; p < factors.pairs; ++p) {
     __m512bh value[kVectors];
+#pragma GCC unroll 8
     for (int c = 0; c < kVectors; ++c) value[c] = pairs(_mm512_loadu_si512(values + p * kWidth + c * kLane));
+#pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i) {
       const uint32_t pair = factors.numbers[i * factors.row_stride + p * factors.pair_stride];
       const __m512bh factor = pairs(_mm512_set1_epi32(static_cast<int>(pair)));
+#pragma GCC unroll 8
       for (int c = 0; c < kVectors; ++c) sums[i][c] = _mm512_dpbf16_ps(sums[i][c], factor, value[c]);
     }
   }
+#pragma GCC unroll 12
   for (int i = 0; i < kRows; ++i) {
     const __m512 by = _mm512_set1_ps(scale != nullptr ? scale[i] : 1.0F);
+#pragma GCC unroll 8
     for (int c = 0; c < kVectors; ++c) {
       float* to = out + i * kWidth + c * kLane;
       _mm512_storeu_ps(to, _mm512_fmadd_ps(sums[i][c], by, add ? _mm512_loadu_ps(to) : _mm512_setzero_ps()));

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/conv1d.h>
-#include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
@@ -12,10 +11,12 @@
 #include <c10/core/GradMode.h>
 
 #include <cmath>
+#include <utility>
 
 #include "mdm/core/error.h"
 #include "mdm/ops/normalization.h"
 #include "ops/onednn.h"
+#include "ops/plain_convolution.h"
 #include "ops/upsampled_convolution.h"
 #include "ops/winograd_cpu.h"
 
@@ -72,19 +73,15 @@ at::Tensor Conv2d::forward(const at::Tensor& x) const {
   check_packed_for_plain_inputs();
   if (winograd_) return winograd_->forward(x, bias);
   if (packed_.defined()) return ops::onednn::convolution(x, packed_, bias, padding_, stride_);
-  if (is_product(x)) {
-    const at::Tensor rows = at::linear(x.permute({0, 2, 3, 1}), weight.view({weight.size(0), weight.size(1)}), bias);
-    return rows.permute({0, 3, 1, 2});
-  }
-  return at::conv2d(x, weight, bias, stride_, padding_);
+  return ops::plain_convolution(x, weight, bias, stride_, padding_);
 }
 
-// A 1x1 convolution of channels_last images is a product of matrices, whose backward pass is faster where there are
-// many channels and the numbers are bfloat16 (measured; in float32, or with few channels, it is not).
-bool Conv2d::is_product(const at::Tensor& x) const {
-  constexpr int64_t kLeastWeights = 1 << 18;
-  return weight.size(2) == 1 && stride_[0] == 1 && padding_[0] == 0 && weight.numel() >= kLeastWeights &&
-         x.scalar_type() == at::kBFloat16 && x.is_contiguous(at::MemoryFormat::ChannelsLast);
+at::Tensor Conv2d::forward(const ops::Recomputable& x) const {
+  return records_gradients() ? ops::plain_convolution(x, weight, bias, stride_, padding_) : forward(x.value());
+}
+
+at::Tensor Conv2d::forward_onto(at::Tensor added, const ops::Recomputable& x) const {
+  return records_gradients() ? forward(x) + added : forward_onto(std::move(added), x.value());
 }
 
 at::Tensor Conv2d::forward_onto(at::Tensor added, const at::Tensor& x) const {
@@ -94,22 +91,29 @@ at::Tensor Conv2d::forward_onto(at::Tensor added, const at::Tensor& x) const {
   return added;
 }
 
+at::Tensor Conv2d::forward_plus(const ops::Recomputable& x, const at::Tensor& added) const {
+  return records_gradients() ? forward(x) + added : forward_plus(x.value(), added);
+}
+
 at::Tensor Conv2d::forward_plus(const at::Tensor& x, const at::Tensor& added) const {
   if (winograd_) return winograd_->forward(x, bias, added);
   if (packed_.defined()) return forward(x).add_(added);
   return forward(x) + added;
 }
 
-at::Tensor Conv2d::forward_gelu(const at::Tensor& x) const {
+ops::Recomputable Conv2d::forward_gelu(const ops::Recomputable& x) const {
   if (packed_.defined()) {
     check_packed_for_plain_inputs();
-    return ops::onednn::convolution(x, packed_, bias, padding_, stride_, ops::onednn::After::kGelu);
+    return ops::Recomputable(
+        ops::onednn::convolution(x.value(), packed_, bias, padding_, stride_, ops::onednn::After::kGelu));
   }
-  return at::gelu(forward(x));
+  return {[](at::TensorList t) { return at::gelu(t[0]); }, {forward(x)}};
 }
 
 at::Tensor Conv2d::forward_joined(const at::Tensor& x, const at::Tensor& rest) const {
-  if (!packed_rest_.defined()) return forward(at::cat({x, rest}, 1));
+  if (!packed_rest_.defined()) {
+    return forward(ops::Recomputable{[](at::TensorList t) { return at::cat(t, 1); }, {x, rest}});
+  }
   at::Tensor sum = ops::onednn::convolution(x, packed_, bias, padding_, stride_);
   ops::onednn::add_convolution(sum, rest, packed_rest_, {}, padding_, stride_);
   return sum;
@@ -118,8 +122,13 @@ at::Tensor Conv2d::forward_joined(const at::Tensor& x, const at::Tensor& rest) c
 at::Tensor Conv2d::forward_upsampled(const at::Tensor& x) const {
   if (winograd_upsampled_) return winograd_upsampled_->forward(x, bias);
   if (upsampled_) return upsampled_->forward(x);
-  return forward(at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}));
+  const auto twice = [](at::TensorList t) {
+    return at::upsample_nearest2d(t[0], {2 * t[0].size(2), 2 * t[0].size(3)});
+  };
+  return forward(ops::Recomputable{twice, {x}});
 }
+
+bool Conv2d::records_gradients() const { return c10::GradMode::is_enabled() && weight.numel() > 0; }
 
 void Conv2d::init(at::Generator generator, LayerInit how) { init_default(weight, bias, generator, how); }
 
@@ -179,16 +188,31 @@ GroupNorm::GroupNorm(int64_t groups, int64_t channels)
       bias(register_parameter("bias", at::empty({channels}))),
       groups_(groups) {}
 
-at::Tensor GroupNorm::forward(const at::Tensor& x) const {
-  return ops::group_norm(x, groups_, weight, bias, {}, {}, /*silu=*/false);
+ops::Recomputable GroupNorm::of(const at::Tensor& x) const {
+  return {[groups = groups_](at::TensorList t) {
+            return ops::group_norm(t[0], groups, t[1], t[2], {}, {}, /*silu=*/false);
+          },
+          {x, weight, bias}};
 }
 
-at::Tensor GroupNorm::forward_silu(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift) const {
-  return ops::group_norm(x, groups_, weight, bias, scale, shift, /*silu=*/true);
+ops::Recomputable GroupNorm::silu_of(const at::Tensor& x) const {
+  return {
+      [groups = groups_](at::TensorList t) { return ops::group_norm(t[0], groups, t[1], t[2], {}, {}, /*silu=*/true); },
+      {x, weight, bias}};
 }
 
-at::Tensor GroupNorm::forward_silu_joined(const at::Tensor& x, const at::Tensor& rest) const {
-  return ops::group_norm_of_joined(x, rest, groups_, weight, bias, /*silu=*/true);
+ops::Recomputable GroupNorm::silu_of(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift) const {
+  return {[groups = groups_](at::TensorList t) {
+            return ops::group_norm(t[0], groups, t[1], t[2], t[3], t[4], /*silu=*/true);
+          },
+          {x, weight, bias, scale, shift}};
+}
+
+ops::Recomputable GroupNorm::silu_of_joined(const at::Tensor& x, const at::Tensor& rest) const {
+  return {[groups = groups_](at::TensorList t) {
+            return ops::group_norm_of_joined(t[0], t[1], groups, t[2], t[3], /*silu=*/true);
+          },
+          {x, rest, weight, bias}};
 }
 
 void GroupNorm::init() { init_norm(weight, bias); }

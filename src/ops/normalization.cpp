@@ -138,8 +138,7 @@ class KernelCall {
   GroupNormArguments arguments_;
 };
 
-// Keeps x and the statistics, and computes all else again: a training step holds one copy per layer of its
-// activations where the composition holds four.
+// Keeps x and the statistics, and computes all else again, where the composition holds four tensors like x.
 struct GroupNormFunction : torch::autograd::Function<GroupNormFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, int64_t groups,
                             const at::Tensor& weight, const at::Tensor& bias, const std::optional<at::Tensor>& scale,
@@ -176,7 +175,7 @@ at::Tensor group_norm_composition(const at::Tensor& x, int64_t groups, const at:
   at::Tensor y = at::group_norm(x, groups, cast ? weight.to(x.scalar_type()) : weight,
                                 cast ? bias.to(x.scalar_type()) : bias, kGroupNormEpsilon);
   if (scale.defined()) y = y * (1 + over_positions(scale)) + over_positions(shift);
-  return silu ? at::silu(y) : y;
+  return (silu ? at::silu(y) : y).to(x.scalar_type());
 }
 
 namespace {

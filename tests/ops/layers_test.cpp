@@ -118,7 +118,7 @@ TEST(Layers, ConvolutionOfAnUpsampledImage) {
     EXPECT_THROW(conv.forward(inputs[0]), Error);
     EXPECT_THROW(conv.forward_plus(inputs[0], inputs[0]), Error);
     EXPECT_THROW(conv.forward_onto(inputs[0], inputs[0]), Error);
-    EXPECT_THROW(conv.forward_gelu(inputs[0]), Error);
+    EXPECT_THROW(conv.forward_gelu(ops::Recomputable(inputs[0])), Error);
   }
 }
 
@@ -134,7 +134,7 @@ TEST(Layers, AConvolutionPackedForJoinedInputsTakesNoOthers) {
   EXPECT_THROW(conv.forward(x), Error) << "half of the weight would be left out";
   EXPECT_THROW(conv.forward_plus(x, expected), Error);
   EXPECT_THROW(conv.forward_onto(expected, x), Error);
-  EXPECT_THROW(conv.forward_gelu(x), Error);
+  EXPECT_THROW(conv.forward_gelu(ops::Recomputable(x)), Error);
 }
 
 // What follows a convolution is part of its pass once the weight is packed; the results are those of the plain layers.
@@ -166,7 +166,7 @@ TEST(Layers, WhatFollowsAPackedConvolution) {
       for (const bool packed : {false, true}) {
         if (packed) conv.pack(x.sizes());
         expect(conv.forward(x), plain, "convolution");
-        expect(conv.forward_gelu(x), at::gelu(plain), "gelu");
+        expect(conv.forward_gelu(ops::Recomputable(x)).value(), at::gelu(plain), "gelu");
         const at::Tensor before = added.clone();
         expect(conv.forward_plus(x, added), sum, "sum");
         EXPECT_TRUE(added.equal(before)) << "forward_plus changed what it added to";

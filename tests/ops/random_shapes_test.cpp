@@ -16,6 +16,7 @@
 #include "mdm/ops/layers.h"
 #include "mdm/ops/normalization.h"
 #include "ops/instructions.h"
+#include "ops/plain_convolution.h"
 #include "ops/upsampled_convolution.h"
 #include "ops/winograd_cpu.h"
 
@@ -137,7 +138,8 @@ TEST(RandomShapes, PackedConvolutions) {
     EXPECT_LT(relative_error(conv.forward(x), plain), tolerance) << what;
     conv.pack(size);
     EXPECT_LT(relative_error(conv.forward(x), plain), tolerance) << what << " packed";
-    EXPECT_LT(relative_error(conv.forward_gelu(x), at::gelu(plain)), tolerance) << what << " gelu";
+    EXPECT_LT(relative_error(conv.forward_gelu(Recomputable(x)).value(), at::gelu(plain)), tolerance)
+        << what << " gelu";
     const at::Tensor sum = plain + added.to(at::kDouble);
     EXPECT_LT(relative_error(conv.forward_plus(x, added), sum), tolerance) << what << " plus";
     EXPECT_LT(relative_error(conv.forward_onto(added.clone(), x), sum), tolerance) << what << " onto";
@@ -186,6 +188,68 @@ TEST(RandomShapes, ConvolutionGradients) {
       EXPECT_LT(relative_error(actual[i], exact[i].grad()), rounded ? 2e-2 : 2e-5)
           << "round " << round << ", tensor " << i << ": " << x.sizes() << " to " << out << ", kernel " << kernel << ' '
           << type;
+    }
+  }
+}
+
+// The same of inputs that are made again in the backward pass, all the ways that a residual block and an attention
+// layer make theirs.
+TEST(RandomShapes, GradientsOfRecomputedInputs) {
+  Dice dice(24);
+  for (int round = 0; round < shapes(); ++round) {
+    const bool wide = round % 8 == 0, rounded = dice.coin();
+    const int64_t groups = wide ? 32 : dice.between(1, 6), in = wide ? 512 : groups * dice.between(2, 7);
+    const int64_t out = wide ? 512 : dice.between(1, 40), kernel = wide || dice.coin() ? 1 : 3;
+    const int64_t way = dice.between(0, 4), first = dice.between(1, in - 1);
+    const at::ScalarType type = rounded ? at::kBFloat16 : at::kFloat;
+    const at::Tensor x =
+        dice.laid_out(dice.normal({dice.between(1, 3), in, dice.between(1, 12), dice.between(1, 12)}).to(type));
+    const at::Tensor direction = dice.normal({x.size(0), out, x.size(2), x.size(3)}).to(type);
+    const std::vector<at::Tensor> numbers = {dice.normal({in}), dice.normal({in}), dice.normal({x.size(0), in}),
+                                             dice.normal({x.size(0), in})};
+    const at::Tensor weight = dice.normal({out, in, kernel, kernel}).to(type), bias = dice.normal({out}).to(type);
+    // Leaves: x in two parts, the norm's weight and bias, scale, shift, the convolution's weight and bias.
+    const auto gradients = [&](at::ScalarType work, const auto& run) {
+      std::vector<at::Tensor> leaves = {x.narrow(1, 0, first).to(work), x.narrow(1, first, in - first).to(work)};
+      for (at::Tensor& part : leaves) part = part.contiguous(x.suggest_memory_format());
+      const at::ScalarType parameters = work == at::kDouble ? work : at::kFloat;
+      for (const at::Tensor& t : numbers) leaves.push_back(t.to(at::kFloat).to(parameters));
+      leaves.push_back(weight.to(work));
+      leaves.push_back(bias.to(work));
+      for (at::Tensor& leaf : leaves) leaf = leaf.detach().requires_grad_();
+      run(leaves).backward(direction.to(work));
+      return leaves;
+    };
+    const std::vector<int64_t> stride = {1, 1}, padding = {kernel / 2, kernel / 2};
+    const auto actual = gradients(type, [&](const std::vector<at::Tensor>& t) {
+      const auto make = [&](at::TensorList from) {
+        const at::Tensor both = at::cat({from[0], from[1]}, 1);
+        switch (way) {
+          case 0: return group_norm(both, groups, from[2], from[3], {}, {}, false);
+          case 1: return group_norm(both, groups, from[2], from[3], from[4], from[5], true);
+          case 2: return group_norm_of_joined(from[0], from[1], groups, from[2], from[3], true);
+          case 3: return at::gelu(both);
+          default: return both;
+        }
+      };
+      return plain_convolution(Recomputable{make, {t.begin(), t.begin() + 6}}, t[6], t[7], stride, padding);
+    });
+    const auto expected = gradients(at::kDouble, [&](const std::vector<at::Tensor>& t) {
+      const at::Tensor both = at::cat({t[0], t[1]}, 1);
+      const bool modulated = way == 1;
+      const at::Tensor none;
+      const at::Tensor input = way == 3   ? at::gelu(both)
+                               : way == 4 ? both
+                                          : group_norm_composition(both, groups, t[2], t[3], modulated ? t[4] : none,
+                                                                   modulated ? t[5] : none, way != 0);
+      return at::conv2d(input, t[6], t[7], stride, padding);
+    });
+    for (size_t i = 0; i < actual.size(); ++i) {
+      ASSERT_EQ(actual[i].grad().defined(), expected[i].grad().defined()) << way << ' ' << i;
+      if (!actual[i].grad().defined()) continue;
+      EXPECT_LT(relative_error(actual[i].grad(), expected[i].grad()), rounded ? 4e-2 : 1e-4)
+          << "round " << round << ", way " << way << ", tensor " << i << ": " << x.sizes() << " strides " << x.strides()
+          << " to " << out << ", kernel " << kernel << ' ' << type;
     }
   }
 }

@@ -12,6 +12,8 @@
 #include <memory>
 #include <vector>
 
+#include "mdm/ops/recomputable.h"
+
 namespace mdm {
 
 namespace ops {
@@ -44,13 +46,19 @@ class Conv2d : public torch::nn::Module {
   Conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride = 1, int64_t padding = 0);
   /// (B, in, H, W) -> (B, out, H', W'). Error when the weight was packed for joined or upsampled inputs.
   at::Tensor forward(const at::Tensor& x) const;
-  /// forward(x) + added. `added` may be overwritten when the weight is packed: then it is one pass.
+  /// The same of x.value(), which is not kept for the backward pass; likewise where x is a Recomputable below. It has
+  /// no second derivatives (Error).
+  at::Tensor forward(const ops::Recomputable& x) const;
+  /// forward(x) + added. `added` may be overwritten when the weight is packed: then it is one pass. x may be made of
+  /// it.
   at::Tensor forward_onto(at::Tensor added, const at::Tensor& x) const;
+  at::Tensor forward_onto(at::Tensor added, const ops::Recomputable& x) const;
   /// forward(x) + added, which stays as it is.
   at::Tensor forward_plus(const at::Tensor& x, const at::Tensor& added) const;
-  /// The exact GELU of forward(x); in one pass when packed.
-  at::Tensor forward_gelu(const at::Tensor& x) const;
-  /// forward(cat({x, rest}, 1)); a packed 1x1 convolution does not make the joined tensor.
+  at::Tensor forward_plus(const ops::Recomputable& x, const at::Tensor& added) const;
+  /// The exact GELU of forward(x), for the convolution that comes next; in one pass, and at once, when packed.
+  ops::Recomputable forward_gelu(const ops::Recomputable& x) const;
+  /// forward(cat({x, rest}, 1)); a packed 1x1 convolution does not make the joined tensor, none keeps it.
   at::Tensor forward_joined(const at::Tensor& x, const at::Tensor& rest) const;
   /// forward() of x made twice as high and wide by repeating each value: (B, in, H, W) -> (B, out, 2H', 2W').
   at::Tensor forward_upsampled(const at::Tensor& x) const;
@@ -70,7 +78,7 @@ class Conv2d : public torch::nn::Module {
   at::Tensor bias;    ///< (out)
 
  private:
-  bool is_product(const at::Tensor& x) const;
+  bool records_gradients() const;
   void drop_plain_weight();
   void check_packed_for_plain_inputs() const;
 
@@ -95,15 +103,17 @@ class Conv1d : public torch::nn::Module {
   int64_t stride_, padding_;
 };
 
-/// Parameters of a group normalisation over (B, C, H, W), eps 1e-5; see ops/normalization.h for the op.
+/// A group normalisation over (B, C, H, W), eps 1e-5; see ops/normalization.h for the op. Its results are cheap to make
+/// from x, so convolutions that take them don't keep them.
 class GroupNorm : public torch::nn::Module {
  public:
   GroupNorm(int64_t groups, int64_t channels);
-  at::Tensor forward(const at::Tensor& x) const;  ///< same shape
-  /// silu(norm(x) * (1 + scale) + shift); scale and shift (B, C) or undefined.
-  at::Tensor forward_silu(const at::Tensor& x, const at::Tensor& scale = {}, const at::Tensor& shift = {}) const;
-  /// forward_silu(cat({x, rest}, 1)), without the joined tensor where that can be.
-  at::Tensor forward_silu_joined(const at::Tensor& x, const at::Tensor& rest) const;
+  ops::Recomputable of(const at::Tensor& x) const;       ///< x's shape
+  ops::Recomputable silu_of(const at::Tensor& x) const;  ///< SiLU of it
+  /// silu(norm(x) * (1 + scale) + shift); scale and shift (B, C).
+  ops::Recomputable silu_of(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift) const;
+  /// silu_of(cat({x, rest}, 1)), without the joined tensor where that can be.
+  ops::Recomputable silu_of_joined(const at::Tensor& x, const at::Tensor& rest) const;
   void init();  ///< weight 1, bias 0
 
   at::Tensor weight;  ///< (C)
