@@ -58,8 +58,8 @@ std::pair<at::Tensor, at::Tensor> gradients_in_parts(const at::Tensor& x, const 
     const auto part = [&](const at::Tensor& t) {
       return t.narrow(1, first, count).contiguous(t.suggest_memory_format());
     };
-    at::Tensor unwanted, dweight, sum;
-    std::tie(unwanted, dweight, sum) =
+    at::Tensor dweight, sum;
+    std::tie(std::ignore, dweight, sum) =
         at::convolution_backward(dy, part(x), part(weight), bias.sizes(), stride, padding, {1, 1}, false, {0, 0}, 1,
                                  {false, true, of_bias && first == 0});
     if (first == 0) dbias = sum;
@@ -69,28 +69,33 @@ std::pair<at::Tensor, at::Tensor> gradients_in_parts(const at::Tensor& x, const 
 }
 
 // Gradients of x, weight and bias, undefined where `wanted` doesn't ask for one.
-std::array<at::Tensor, 3> gradients_of(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                                       at::IntArrayRef stride, at::IntArrayRef padding, const at::Tensor& dy,
-                                       std::array<bool, 3> wanted) {
+using Wanted = std::array<bool, 3>;
+
+std::array<at::Tensor, 3> gradients_of_product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& dy,
+                                               const Wanted& wanted) {
   std::array<at::Tensor, 3> out;
-  if (!is_product(x, weight, stride, padding)) {
-    const bool in_parts = wanted[1] && gains_from_parts(x, weight);
-    if (in_parts) std::tie(out[1], out[2]) = gradients_in_parts(x, weight, bias, stride, padding, dy, wanted[2]);
-    if (in_parts && !wanted[0]) return out;
-    const std::array<bool, 3> left = {wanted[0], wanted[1] && !in_parts, wanted[2] && !in_parts};
-    const auto rest =
-        at::convolution_backward(dy, x, weight, bias.sizes(), stride, padding, {1, 1}, false, {0, 0}, 1, left);
-    if (left[0]) out[0] = std::get<0>(rest);
-    if (left[1]) out[1] = std::get<1>(rest);
-    if (left[2]) out[2] = std::get<2>(rest);
-    return out;
-  }
   const at::Tensor dy_rows = rows(dy);
   if (wanted[0]) {
     out[0] = dy_rows.mm(matrix(weight)).view({x.size(0), x.size(2), x.size(3), x.size(1)}).permute({0, 3, 1, 2});
   }
   if (wanted[1]) out[1] = dy_rows.t().mm(rows(x)).view(weight.sizes());
   if (wanted[2]) out[2] = dy_rows.sum(0);
+  return out;
+}
+
+std::array<at::Tensor, 3> gradients_of(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                       at::IntArrayRef stride, at::IntArrayRef padding, const at::Tensor& dy,
+                                       const Wanted& wanted) {
+  if (is_product(x, weight, stride, padding)) return gradients_of_product(x, weight, dy, wanted);
+  std::array<at::Tensor, 3> out;
+  const bool in_parts = wanted[1] && gains_from_parts(x, weight);
+  if (in_parts) std::tie(out[1], out[2]) = gradients_in_parts(x, weight, bias, stride, padding, dy, wanted[2]);
+  const Wanted left = in_parts ? Wanted{wanted[0], false, false} : wanted;
+  if (left == Wanted{}) return out;
+  const auto rest =
+      at::convolution_backward(dy, x, weight, bias.sizes(), stride, padding, {1, 1}, false, {0, 0}, 1, left);
+  out[0] = std::get<0>(rest);
+  if (!in_parts) std::tie(std::ignore, out[1], out[2]) = rest;
   return out;
 }
 
