@@ -147,9 +147,10 @@ TEST(PlainConvolution, GradientsWithManyChannels) {
 }
 
 TEST(PlainConvolution, OnlyWhatAsksForAGradientGetsOne) {
-  for (const bool product : {false, true}) {
-    const Layers layers = product ? Layers(512, 512, 1, at::kBFloat16) : Layers(8, 6, 3, at::kFloat);
-    const at::Tensor x = random_image({1, product ? 512 : 8, 4, 4}, 4, layers.conv.weight.scalar_type());
+  // By LibTorch, as a product, in parts.
+  for (const Layers& layers :
+       {Layers(8, 6, 3, at::kFloat), Layers(512, 512, 1, at::kBFloat16), Layers(1600, 8, 3, at::kBFloat16)}) {
+    const at::Tensor x = random_image({1, layers.conv.weight.size(1), 4, 4}, 4, layers.conv.weight.scalar_type());
     std::vector<at::Tensor> leaves = layers.parameters();
     leaves.push_back(x.requires_grad_());
     const auto all = gradients_of(layers.conv.forward(layers.norm.of(x)), leaves);
@@ -162,7 +163,10 @@ TEST(PlainConvolution, OnlyWhatAsksForAGradientGetsOne) {
       for (size_t i = 0; i < leaves.size(); ++i) {
         ASSERT_EQ(some[i].defined(), leaves[i].requires_grad()) << frozen << ' ' << i;
         if (some[i].defined()) {
-          EXPECT_TRUE(some[i].equal(all[i])) << frozen << ' ' << i;
+          // The sums of the bias are made in another order with parts of the channels than with all of them.
+          const at::Tensor error = (some[i].to(at::kFloat) - all[i].to(at::kFloat)).abs();
+          EXPECT_LE(error.max().item<float>(), i == 3 ? 4e-3F * all[i].abs().max().item<float>() : 0)
+              << frozen << ' ' << i << " of " << layers.conv.weight.sizes();
         }
       }
     }
